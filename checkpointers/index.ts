@@ -1,0 +1,1 @@
+export { CountersignSaver, type CountersignSaverOptions } from "./saver.ts";

@@ -1,0 +1,304 @@
+import type { PGlite } from "@electric-sql/pglite";
+import type { RunnableConfig } from "@langchain/core/runnables";
+import {
+  type ChannelVersions,
+  type Checkpoint,
+  type CheckpointListOptions,
+  type CheckpointMetadata,
+  type CheckpointTuple,
+  type PendingWrite,
+  WRITES_IDX_MAP,
+} from "@langchain/langgraph-checkpoint";
+import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
+import type pg from "pg";
+import type { Database } from "../src/database/client.ts";
+import { assertSchemaName, DEFAULT_SCHEMA } from "../src/database/migrate.ts";
+import { pgliteDatabase } from "../src/database/pglite.ts";
+import { postgresDatabase } from "../src/database/postgres.ts";
+import { Drive } from "../src/drive.ts";
+import { BoundaryError } from "../src/errors.ts";
+import type { IntentProposal } from "../src/intent.ts";
+import { DRIVE_KEY, ERROR_CHANNEL, ERROR_SOURCE_CHANNEL, INTENT_CHANNEL, INTERRUPT_CHANNEL } from "../src/langgraph.ts";
+import { type CheckpointTupleRow, checkpointStatement, headStatement, listStatement } from "./read-statements.ts";
+import { setUp } from "./setup.ts";
+import { WriteBatcher, type WriteTicket } from "./write-batcher.ts";
+import type { BlobRow, WriteCall, WriteRow } from "./write-call.ts";
+import { type CheckpointPlace, WriteOrder } from "./write-order.ts";
+
+export interface CountersignSaverOptions {
+  /** The Postgres schema of all tables, LangGraph's included. Defaults to `countersign`. */
+  readonly schema?: string;
+  /** Named prepared statements; switch off behind pgbouncer in transaction mode. Defaults to true. */
+  readonly prepare?: boolean;
+}
+
+/**
+ * A LangGraph checkpointer on Postgres or PGlite, in the tables and layout of `PostgresSaver`.
+ *
+ * What one tick writes goes out as one statement and one commit, over all threads. On top of what
+ * `PostgresSaver` promises: a checkpoint never commits before the task writes that led to it (T1);
+ * forks keep their own values (T2); the head of a thread does not depend on machine clocks (T3); a
+ * failed task leaves no partial writes that would count as done (T5). Under `countersign()` the
+ * intents of a task commit with its writes (G1), behind the thread's fence (G7).
+ *
+ * It is an ordinary checkpointer on its own, too: `new CountersignSaver(pool)`, `await saver.setup()`.
+ */
+export class CountersignSaver extends PostgresSaver {
+  readonly #database: Database;
+  readonly #batcher: WriteBatcher;
+  readonly #order = new WriteOrder();
+
+  constructor(source: pg.Pool | PGlite | Database, options: CountersignSaverOptions = {}) {
+    const database = open(source, options);
+    super(database.pool as unknown as pg.Pool, undefined, { schema: database.schema });
+    this.#database = database;
+    this.#batcher = new WriteBatcher(database);
+  }
+
+  static override fromConnString(url: string, options: CountersignSaverOptions = {}): CountersignSaver {
+    return new CountersignSaver(
+      postgresDatabase(url, { ...options, schema: assertSchemaName(options.schema ?? DEFAULT_SCHEMA) }),
+    );
+  }
+
+  /** Creates or migrates the tables. Any number of processes may call it at once. */
+  override async setup(): Promise<void> {
+    await setUp(this.#database);
+  }
+
+  /** Unique per branch, so that a fork never meets the blob of the branch that it left (T2). Grows with each version. */
+  override getNextVersion(current: number | undefined): number {
+    return Math.floor(current ?? 0) + 1 + Math.random();
+  }
+
+  override async put(
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    newVersions: ChannelVersions,
+  ): Promise<RunnableConfig> {
+    const issuedAt = performance.now();
+    const { threadId, ns, checkpointId: parent, drive, run } = placeOf(config);
+    const place = { threadId, ns, checkpointId: checkpoint.id };
+    const ticket = this.#join(run, "put", place, parent && { ...place, checkpointId: parent }, drive, async () => {
+      const [blobs, metadataJson] = await Promise.all([
+        this._dumpBlobs(threadId, ns, checkpoint.channel_values, newVersions),
+        this._dumpMetadata(metadata),
+      ]);
+      // A step of the graph itself ends only when none of its tasks waits, however deep.
+      if (ns === "" && metadata.source === "loop") drive?.assertNoTaskWaits();
+      const row = {
+        ns,
+        id: checkpoint.id,
+        parent,
+        checkpoint: this._dumpCheckpoint(checkpoint),
+        metadata: metadataJson,
+      };
+      return callOf(threadId, drive, { checkpoints: [row], blobs: blobs.map(blobRow) });
+    });
+    await this.#persisted(ticket, drive);
+    if (drive !== undefined) {
+      drive.persistLagMs = Math.max(drive.persistLagMs, Math.round(performance.now() - issuedAt));
+    }
+    return { configurable: { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: checkpoint.id } };
+  }
+
+  override async putWrites(config: RunnableConfig, writes: PendingWrite[], taskId: string): Promise<void> {
+    const { threadId, ns, checkpointId, drive, run } = placeOf(config);
+    const place = { threadId, ns, checkpointId: checkpointId ?? "" };
+    const ticket = this.#join(run, "writes", place, place, drive, async () => {
+      const kept = keepable(writes);
+      const proposals = drive === undefined ? [] : proposalsOf(drive, kept, taskId);
+      const rows = await this._dumpWrites(threadId, ns, place.checkpointId, taskId, kept);
+      return callOf(threadId, drive, { writes: rows.map(writeRow), proposals });
+    });
+    await this.#persisted(ticket, drive);
+  }
+
+  /**
+   * Serialises now, waits for what must commit first, and joins the batch. A `put` comes after the
+   * writes to its parent, task writes come after the `put` of their own checkpoint.
+   */
+  #join(
+    run: object,
+    kind: "put" | "writes",
+    place: CheckpointPlace,
+    after: CheckpointPlace | undefined | "",
+    drive: Drive | undefined,
+    serialise: () => Promise<WriteCall>,
+  ): Promise<WriteTicket> {
+    const other = kind === "put" ? "writes" : "put";
+    const joined = (async () => {
+      try {
+        const call = await serialise();
+        if (after) await this.#order.behind(run, other, after);
+        return this.#batcher.write(call);
+      } catch (error) {
+        if (drive !== undefined) drive.persistenceError ??= error;
+        throw error;
+      }
+    })();
+    joined.catch(() => {});
+    this.#order.note(run, kind, place, joined);
+    return joined;
+  }
+
+  async #persisted(joined: Promise<WriteTicket>, drive: Drive | undefined): Promise<void> {
+    try {
+      await (await joined).done;
+    } catch (error) {
+      if (drive === undefined) throw error;
+      drive.persistenceError ??= error;
+      // In `async` LangGraph awaits nothing until the end, and an unhandled rejection would end the
+      // process (T12). The drive looks at `persistenceError` and marks the thread lost.
+      if (drive.graph.durability !== "async") throw error;
+    }
+  }
+
+  override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
+    const { threadId, ns, checkpointId } = placeOf(config);
+    const { schema } = this.#database;
+    const statement =
+      checkpointId === undefined
+        ? headStatement(schema, threadId, ns)
+        : checkpointStatement(schema, threadId, ns, checkpointId);
+    const [row] = await this.#database.query<CheckpointTupleRow>(statement);
+    return row && this.#tuple(row);
+  }
+
+  override async *list(config: RunnableConfig, options?: CheckpointListOptions): AsyncGenerator<CheckpointTuple> {
+    const [where, values] = this._searchWhere(config, options?.filter, undefined);
+    const statement = listStatement(this.#database.schema, {
+      where,
+      values,
+      before: options?.before?.configurable?.checkpoint_id as string | undefined,
+      limit: options?.limit,
+    });
+    for (const row of await this.#database.query<CheckpointTupleRow>(statement)) yield this.#tuple(row);
+  }
+
+  async #tuple(row: CheckpointTupleRow): Promise<CheckpointTuple> {
+    const { thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id } = row;
+    const config = { configurable: { thread_id, checkpoint_ns, checkpoint_id } };
+    if (row.checkpoint.v < 4 && parent_checkpoint_id !== null) {
+      // Written by an old LangGraph: the base class knows how to migrate it.
+      return (await super.getTuple(config)) as CheckpointTuple;
+    }
+    const tuple: CheckpointTuple = {
+      config,
+      checkpoint: await this._loadCheckpoint(row.checkpoint as never, row.channel_values as never),
+      metadata: (await this._loadMetadata(row.metadata as never)) as CheckpointMetadata,
+      pendingWrites: await this._loadWrites(row.pending_writes as never),
+    };
+    if (parent_checkpoint_id !== null) {
+      tuple.parentConfig = { configurable: { thread_id, checkpoint_ns, checkpoint_id: parent_checkpoint_id } };
+    }
+    return tuple;
+  }
+
+  /** @throws BoundaryError for a thread of Countersign's: its intents and audit rows must outlive its checkpoints. */
+  override async deleteThread(threadId: string): Promise<void> {
+    const [ours] = await this.#database.query({
+      text: `select from ${this.#database.schema}.threads where thread_id = $1`,
+      values: [threadId],
+    });
+    if (ours !== undefined) {
+      throw new BoundaryError("A thread that Countersign drives cannot be deleted by its checkpointer", {
+        facts: { threadId },
+        remedy: "Cancel it with cs.cancel(threadId): what it committed stays on record.",
+      });
+    }
+    await super.deleteThread(threadId);
+  }
+}
+
+function open(source: pg.Pool | PGlite | Database, options: CountersignSaverOptions): Database {
+  if ("kind" in source) return source;
+  const schema = assertSchemaName(options.schema ?? DEFAULT_SCHEMA);
+  return "waitReady" in source
+    ? pgliteDatabase(source, schema)
+    : postgresDatabase(source, { schema, prepare: options.prepare ?? true });
+}
+
+interface Place {
+  readonly threadId: string;
+  readonly ns: string;
+  readonly checkpointId: string | undefined;
+  readonly drive: Drive | undefined;
+  /** What is shared by the calls of one run, subgraphs included. */
+  readonly run: object;
+}
+
+function placeOf(config: RunnableConfig): Place {
+  const configurable = config.configurable ?? {};
+  const drive = configurable[DRIVE_KEY];
+  const control = (config as { readonly control?: object }).control;
+  return {
+    threadId: String(configurable.thread_id ?? ""),
+    ns: String(configurable.checkpoint_ns ?? ""),
+    checkpointId: (configurable.checkpoint_id as string | undefined) || undefined,
+    drive: drive instanceof Drive ? drive : undefined,
+    run: drive instanceof Drive ? drive : (control ?? config),
+  };
+}
+
+function callOf(threadId: string, drive: Drive | undefined, parts: Partial<WriteCall>): WriteCall {
+  const leaseToken = drive?.leaseToken ?? null;
+  return { threadId, leaseToken, writes: [], blobs: [], checkpoints: [], proposals: [], ...parts };
+}
+
+/**
+ * A task that threw leaves its partial writes beside its error, and LangGraph would take them for a
+ * finished task when the thread goes on (T5): only the special rows are kept. A `ParentCommand` is
+ * no failure, although LangGraph writes it down as one.
+ */
+function keepable(writes: readonly PendingWrite[]): PendingWrite[] {
+  const error = writes.find(([channel]) => channel === ERROR_CHANNEL)?.[1] as { readonly name?: string } | undefined;
+  if (error === undefined || error.name === "ParentCommand") return [...writes];
+  return writes.filter(([channel]) => channel in WRITES_IDX_MAP || channel === ERROR_SOURCE_CHANNEL);
+}
+
+/** What must be recorded with these writes of a task. */
+function proposalsOf(drive: Drive, writes: readonly PendingWrite[], taskId: string): IntentProposal[] {
+  const ids: string[] = [];
+  let finished = true;
+  for (const [channel, value] of writes) {
+    if (channel === ERROR_CHANNEL) finished = false;
+    if (channel === INTENT_CHANNEL) ids.push(String(value));
+    if (channel === INTERRUPT_CHANNEL) {
+      finished = false;
+      ids.push(...recordedWith(value, taskId));
+    }
+  }
+  if (finished) drive.assertNothingSwallowed(taskId);
+  return ids.flatMap((id) => drive.proposals.get(id) ?? []);
+}
+
+function recordedWith(value: unknown, taskId: string): readonly string[] {
+  const intents = (value as { readonly value?: { readonly intents?: readonly string[] } })?.value?.intents;
+  if (intents !== undefined) return intents;
+  throw new BoundaryError("A node called LangGraph's interrupt()", {
+    facts: { taskId },
+    remedy:
+      "Call requestDecision() or waitForEvent(): an interrupt has no record that anybody could decide on, and one answer can meet another question.",
+  });
+}
+
+function writeRow(row: readonly unknown[]): WriteRow {
+  const [, ns, checkpointId, taskId, idx, channel, type, blob] = row as [
+    string,
+    string,
+    string,
+    string,
+    number,
+    string,
+    string,
+    Uint8Array,
+  ];
+  return { ns, checkpointId, taskId, idx, channel, type, blob };
+}
+
+function blobRow(row: readonly unknown[]): BlobRow {
+  const [, ns, channel, version, type, blob] = row as [string, string, string, string, string, Uint8Array | undefined];
+  return { ns, channel, version, type, blob };
+}

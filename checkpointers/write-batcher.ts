@@ -1,0 +1,139 @@
+import type { Database } from "../src/database/client.ts";
+import { BoundaryError, IntentError, LeaseLostError } from "../src/errors.ts";
+import type { WriteCall } from "./write-call.ts";
+import { writeStatement } from "./write-statement.ts";
+
+/** A call on its way to the database. `sent` is false as long as others can still share its commit. */
+export interface WriteTicket {
+  readonly done: Promise<void>;
+  sent: boolean;
+}
+
+interface QueuedCall {
+  readonly call: WriteCall;
+  readonly ticket: WriteTicket;
+  resolve(): void;
+  reject(reason: unknown): void;
+}
+
+/** Calls in one statement. Above this, another one goes out beside it. */
+const MAX_CALLS = 200;
+
+/**
+ * Collects what is written in one tick, of all threads of this process, into one statement and one
+ * commit. The calls of one thread always travel together; each call still fails alone on its fence,
+ * and a call whose data the database refuses fails only its own thread.
+ */
+export class WriteBatcher {
+  readonly #database: Database;
+  readonly #maxInFlight: number;
+  #queue: QueuedCall[] = [];
+  #inFlight = 0;
+  #scheduled = false;
+
+  constructor(database: Database) {
+    this.#database = database;
+    this.#maxInFlight = database.kind === "pglite" ? 1 : 3;
+  }
+
+  /** Joins the batch that is being collected. */
+  write(call: WriteCall): WriteTicket {
+    const { promise, resolve, reject } = deferred();
+    // Whoever needs the outcome awaits `done`; nobody doing so must not end the process.
+    promise.catch(() => {});
+    const ticket: WriteTicket = { done: promise, sent: false };
+    this.#queue.push({ call, ticket, resolve, reject });
+    this.#schedule();
+    return ticket;
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#queue.length === 0 || this.#inFlight >= this.#maxInFlight) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      void this.#send(this.#takeBatch());
+      this.#schedule();
+    });
+  }
+
+  /** Whole threads, the oldest first, up to the limit. */
+  #takeBatch(): QueuedCall[] {
+    const threads = new Set<string>();
+    let calls = 0;
+    for (const { call } of this.#queue) {
+      if (calls >= MAX_CALLS && !threads.has(call.threadId)) continue;
+      threads.add(call.threadId);
+      calls++;
+    }
+    const batch = this.#queue.filter(({ call }) => threads.has(call.threadId));
+    this.#queue = this.#queue.filter(({ call }) => !threads.has(call.threadId));
+    return batch;
+  }
+
+  async #send(batch: readonly QueuedCall[]): Promise<void> {
+    for (const { ticket } of batch) ticket.sent = true;
+    this.#inFlight++;
+    try {
+      await this.#write(batch);
+    } finally {
+      this.#inFlight--;
+      this.#schedule();
+    }
+  }
+
+  async #write(batch: readonly QueuedCall[]): Promise<void> {
+    try {
+      const calls = batch.map(({ call }) => call);
+      const rows = await this.#database.query<{ call: number }>(writeStatement(this.#database.schema, calls));
+      const allowed = new Set(rows.map((row) => row.call));
+      batch.forEach((item, index) => {
+        if (allowed.has(index)) item.resolve();
+        else item.reject(refusal(item.call));
+      });
+    } catch (error) {
+      const threads = [...new Set(batch.map(({ call }) => call.threadId))];
+      if (threads.length === 1) {
+        for (const item of batch) item.reject(translate(error));
+        return;
+      }
+      for (const thread of threads) await this.#write(batch.filter(({ call }) => call.threadId === thread));
+    }
+  }
+}
+
+function refusal({ threadId, leaseToken }: WriteCall): Error {
+  if (leaseToken !== null) return new LeaseLostError({ threadId, leaseToken });
+  return new BoundaryError("This thread belongs to Countersign and is driven by it alone", {
+    facts: { threadId },
+    remedy: "Decide with approve(), edit() or reject(), and let cs.work() drive it: nothing was written.",
+  });
+}
+
+/** What the database's own guards refused, in the SDK's words. */
+function translate(error: unknown): unknown {
+  const { code, message, detail } = error as { code?: string; message?: string; detail?: string };
+  if (code !== "CS001") return error;
+  if (message === "IDEMPOTENCY_KEY_REUSED") {
+    return new IntentError("IDEMPOTENCY_KEY_REUSED", "The idempotency key was recorded with another payload", {
+      facts: { intent: detail },
+      remedy: "A key stands for one payload: derive it from all that makes the effect what it is.",
+      cause: error,
+    });
+  }
+  return new BoundaryError(`The database refused the intent: ${message}`, {
+    facts: { intent: detail },
+    remedy: "Nothing was recorded. Report this: the SDK should not have asked.",
+    cause: error,
+  });
+}
+
+function deferred(): { promise: Promise<void>; resolve: () => void; reject: (reason: unknown) => void } {
+  let resolve: () => void = () => {};
+  let reject: (reason: unknown) => void = () => {};
+  const promise = new Promise<void>((onResolve, onReject) => {
+    resolve = onResolve;
+    reject = onReject;
+  });
+  return { promise, resolve, reject };
+}

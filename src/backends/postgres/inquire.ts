@@ -1,0 +1,115 @@
+import type { BackendHost } from "../../backend.ts";
+import type { AnyCommitment } from "../../commitment.ts";
+import { leaseInquiries, releaseInquiry, type Settlement } from "../../database/claims.ts";
+import type { ExecutionIntent } from "../../intent.ts";
+import { retryDelayMs } from "../../retry.ts";
+import { parseOutput, withTimeout } from "./execute.ts";
+
+type Settle = (settlement: Settlement) => Promise<boolean>;
+
+/** An answer of the provider's, or `undefined`: not known yet, ask again later. */
+type Answer = Omit<Settlement, "id" | "leaseToken" | "from"> | undefined;
+
+/** Inquiries per round and kind of question. */
+const LIMIT = 50;
+
+/**
+ * Asks providers about effects whose end is not known: `unknown` ones by `reconcile` (G4b), pending
+ * ones by `poll`. An inquiry has no effect of its own, so it may be repeated; a lease keeps two
+ * processes from asking at once.
+ * @returns how many were asked.
+ */
+export async function inquire(host: BackendHost, backend: string, settle: Settle): Promise<number> {
+  const unknown = await ask(host, backend, "unknown", settle);
+  const pending = await ask(host, backend, "awaiting_external", settle);
+  return unknown + pending;
+}
+
+async function ask(
+  host: BackendHost,
+  backend: string,
+  status: "unknown" | "awaiting_external",
+  settle: Settle,
+): Promise<number> {
+  const handler = status === "unknown" ? "reconcile" : "poll";
+  const workflowKeys = [...host.commitments.values()]
+    .filter((commitment) => commitment.handlers[handler] !== undefined)
+    .map((commitment) => commitment.workflowKey);
+  if (workflowKeys.length === 0) return 0;
+  const { database, workerId: worker, leaseMs } = host;
+  const intents = await leaseInquiries(database, { backend, worker, status, workflowKeys, limit: LIMIT, leaseMs });
+  await Promise.all(intents.map((intent) => askOne(host, intent, status, settle)));
+  return intents.length;
+}
+
+async function askOne(
+  host: BackendHost,
+  intent: ExecutionIntent,
+  from: "unknown" | "awaiting_external",
+  settle: Settle,
+): Promise<void> {
+  const commitment = host.commitments.get(intent.workflowKey) as AnyCommitment;
+  try {
+    const answer = await (from === "unknown" ? reconcile(commitment, intent) : poll(commitment, intent));
+    if (answer !== undefined) {
+      await settle({ id: intent.id, leaseToken: intent.leaseToken, from, ...answer });
+      return;
+    }
+  } catch (error) {
+    host.onError(error);
+  }
+  const patient = { ...commitment.retry, maxAttempts: Number.POSITIVE_INFINITY };
+  const delayMs =
+    from === "unknown" ? retryDelayMs(patient, intent.leaseToken, Math.random()) : commitment.pollIntervalMs;
+  await releaseInquiry(host.database, { id: intent.id, leaseToken: intent.leaseToken, delayMs: delayMs ?? 0 });
+}
+
+async function reconcile(commitment: AnyCommitment, intent: ExecutionIntent): Promise<Answer> {
+  const { idempotencyKey, payload: input } = intent;
+  const signal = new AbortController().signal;
+  const found = await withTimeout({ intent, commitment, signal }, async (context) =>
+    commitment.handlers.reconcile?.({ idempotencyKey, input }, context),
+  );
+  switch (found?.status) {
+    case "succeeded": {
+      const output = parseOutput(commitment, found.output);
+      const receipt = found.receipt === undefined ? {} : { receipt: found.receipt };
+      return { status: "succeeded", action: "intent.reconciled", reasonCode: "confirmed_done", output, ...receipt };
+    }
+    case "not-done":
+      // A confirmed non-delivery needs a new key and a fresh approval (rule 15): never re-sent from here.
+      return {
+        status: "failed",
+        action: "intent.reconciled",
+        reasonCode: "confirmed_not_done",
+        error: { code: "NOT_DONE", message: "The provider confirms that it was not done" },
+      };
+    default:
+      return undefined;
+  }
+}
+
+async function poll(commitment: AnyCommitment, intent: ExecutionIntent): Promise<Answer> {
+  const { externalRef, payload: input } = intent;
+  if (externalRef === null) return undefined;
+  const signal = new AbortController().signal;
+  const seen = await withTimeout({ intent, commitment, signal }, async (context) =>
+    commitment.handlers.poll?.({ externalRef, input }, context),
+  );
+  switch (seen?.status) {
+    case "succeeded": {
+      const output = parseOutput(commitment, seen.output);
+      const receipt = seen.receipt === undefined ? {} : { receipt: seen.receipt };
+      return { status: "succeeded", action: "intent.succeeded", reasonCode: "polled", output, ...receipt };
+    }
+    case "failed":
+      return {
+        status: "failed",
+        action: "intent.failed",
+        reasonCode: "polled",
+        error: { code: "PROVIDER_FAILED", message: seen.reason },
+      };
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,209 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { BackendHost, BackendWorker } from "../../backend.ts";
+import { claimIntents, nextRunnableInMs, renewLeases, rescueIntents, type Settlement } from "../../database/claims.ts";
+import { loadIntent } from "../../database/intents.ts";
+import { LeaseLostError } from "../../errors.ts";
+import type { ExecutionIntent } from "../../intent.ts";
+import { CANCELLED, execute } from "./execute.ts";
+import { inquire } from "./inquire.ts";
+import { SettleBatcher } from "./settle-batcher.ts";
+
+export interface WorkerOptions {
+  readonly name: string;
+  readonly concurrency: number;
+}
+
+/** A dispatch that is under way in this process. */
+interface Running {
+  readonly intent: ExecutionIntent;
+  readonly abort: AbortController;
+  readonly done: Promise<void>;
+}
+
+/** How often a settlement is tried again while the database is away. */
+const SETTLE_RETRY_MS = 200;
+
+/**
+ * The embedded worker: claims batches, runs their handlers side by side, keeps their leases alive and
+ * records how they ended. Several processes share the work through the rows alone.
+ */
+export class PostgresWorker implements BackendWorker {
+  readonly #host: BackendHost;
+  readonly #options: WorkerOptions;
+  readonly #running = new Map<string, Running>();
+  readonly #settlements: SettleBatcher;
+  #slotFreed: () => void = () => {};
+  #heartbeat: NodeJS.Timeout | undefined;
+
+  constructor(host: BackendHost, options: WorkerOptions) {
+    this.#host = host;
+    this.#options = options;
+    this.#settlements = new SettleBatcher(host.database, options.name, host.workerId);
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const cancellations = this.#watchCancellations(signal);
+    let inquireAt = 0;
+    while (!signal.aborted) {
+      const watch = this.#host.wakeups.watch("runnable");
+      this.#slotFreed = () => watch.wake();
+      let waitMs = this.#host.pollIntervalMs;
+      try {
+        const claimed = await this.#claim();
+        if (Date.now() >= inquireAt) {
+          inquireAt = Date.now() + this.#host.pollIntervalMs;
+          await this.#rescue();
+          await this.#inquire();
+        }
+        // A full claim means that there may be more: look again as soon as a slot is free.
+        if (claimed < this.#freeSlots) waitMs = Math.min(waitMs, await this.#untilNextRunnable());
+      } catch (error) {
+        this.#host.onError(error);
+      }
+      if (signal.aborted) watch.cancel();
+      else await watch.until(waitMs, signal);
+    }
+    await cancellations;
+  }
+
+  async tick(): Promise<number> {
+    let dispatches = 0;
+    for (;;) {
+      await this.#rescue();
+      const claimed = await this.#claim();
+      const inquired = await this.#inquire();
+      if (claimed + inquired === 0 && this.#running.size === 0) return dispatches;
+      dispatches += claimed;
+      await Promise.all([...this.#running.values()].map((running) => running.done));
+      if (claimed + inquired === 0) return dispatches;
+    }
+  }
+
+  released(intent: ExecutionIntent): void {
+    this.#running.get(intent.id)?.abort.abort(new LeaseLostError({ intentId: intent.id }));
+  }
+
+  async drain(timeoutMs: number): Promise<void> {
+    const running = [...this.#running.values()];
+    const stop = new AbortController();
+    const late = delay(timeoutMs, undefined, { signal: stop.signal }).catch(() => {});
+    await Promise.race([Promise.all(running.map((one) => one.done)), late]);
+    stop.abort();
+    for (const { intent, abort } of this.#running.values()) {
+      abort.abort(new LeaseLostError({ intentId: intent.id, reason: "closing" }));
+    }
+    clearInterval(this.#heartbeat);
+    this.#heartbeat = undefined;
+  }
+
+  get #freeSlots(): number {
+    return this.#options.concurrency - this.#running.size;
+  }
+
+  async #claim(): Promise<number> {
+    const limit = this.#freeSlots;
+    const { commitments, database, workerId, leaseMs } = this.#host;
+    const kinds = [...commitments.values()]
+      .map(({ workflowKey, maxConcurrency }) => ({
+        workflowKey,
+        slots: Math.min(limit, maxConcurrency - this.#runningOf(workflowKey)),
+      }))
+      .filter((kind) => kind.slots > 0);
+    if (limit <= 0 || kinds.length === 0) return 0;
+    const backend = this.#options.name;
+    const intents = await claimIntents(database, { backend, worker: workerId, kinds, limit, leaseMs });
+    for (const intent of intents) this.#start(intent);
+    return intents.length;
+  }
+
+  #runningOf(workflowKey: string): number {
+    let count = 0;
+    for (const { intent } of this.#running.values()) if (intent.workflowKey === workflowKey) count++;
+    return count;
+  }
+
+  #start(intent: ExecutionIntent): void {
+    const abort = new AbortController();
+    const done = this.#carryOut(intent, abort.signal)
+      .catch((error) => this.#host.onError(error))
+      .finally(() => {
+        this.#running.delete(intent.id);
+        this.#slotFreed();
+      });
+    this.#running.set(intent.id, { intent, abort, done });
+    this.#heartbeat ??= setInterval(() => void this.#renew(), this.#host.leaseMs / 3).unref();
+  }
+
+  async #carryOut(intent: ExecutionIntent, signal: AbortSignal): Promise<void> {
+    const commitment = this.#host.commitments.get(intent.workflowKey);
+    if (commitment === undefined) return;
+    const effect = intent.compensates === null ? intent : await loadIntent(this.#host.database, intent.compensates);
+    if (effect === undefined) return;
+    const settlement = await execute({ intent, effect, commitment, signal });
+    if (signal.aborted && signal.reason !== CANCELLED) return;
+    await this.#settle(settlement);
+  }
+
+  /** Keeps trying while the lease lasts: the effect is done, only its record is missing. */
+  async #settle(settlement: Settlement): Promise<void> {
+    for (const until = Date.now() + this.#host.leaseMs; ; ) {
+      try {
+        const counted = await this.#settlements.settle(settlement);
+        if (counted) return;
+        throw new LeaseLostError({ intentId: settlement.id, leaseToken: settlement.leaseToken });
+      } catch (error) {
+        if (error instanceof LeaseLostError || Date.now() >= until) throw error;
+        this.#host.onError(error);
+        await delay(SETTLE_RETRY_MS);
+      }
+    }
+  }
+
+  async #renew(): Promise<void> {
+    if (this.#running.size === 0) {
+      clearInterval(this.#heartbeat);
+      this.#heartbeat = undefined;
+      return;
+    }
+    const running = [...this.#running.values()];
+    const leases = running.map(({ intent }) => ({ id: intent.id, leaseToken: intent.leaseToken }));
+    try {
+      const renewed = await renewLeases(this.#host.database, { leases, leaseMs: this.#host.leaseMs });
+      const held = new Map(renewed.map((lease) => [lease.id, lease.cancelRequested]));
+      for (const { intent, abort } of running) {
+        const cancelRequested = held.get(intent.id);
+        if (cancelRequested === undefined) abort.abort(new LeaseLostError({ intentId: intent.id }));
+        else if (cancelRequested) abort.abort(CANCELLED);
+      }
+    } catch (error) {
+      this.#host.onError(error);
+    }
+  }
+
+  async #watchCancellations(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#host.wakeups.watch("cancel").until(this.#host.leaseMs, signal);
+      if (this.#running.size > 0 && !signal.aborted) await this.#renew();
+    }
+  }
+
+  async #rescue(): Promise<void> {
+    const { database, workerId, commitments } = this.#host;
+    const kinds = [...commitments.values()].map(({ workflowKey, retry }) => ({
+      workflowKey,
+      maxAttempts: retry.maxAttempts,
+    }));
+    await rescueIntents(database, { backend: this.#options.name, worker: workerId, kinds });
+  }
+
+  async #inquire(): Promise<number> {
+    return inquire(this.#host, this.#options.name, (settlement) => this.#settlements.settle(settlement));
+  }
+
+  async #untilNextRunnable(): Promise<number> {
+    const { database, commitments } = this.#host;
+    const workflowKeys = [...commitments.keys()];
+    const ms = await nextRunnableInMs(database, { backend: this.#options.name, workflowKeys });
+    return ms ?? Number.POSITIVE_INFINITY;
+  }
+}

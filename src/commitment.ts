@@ -1,0 +1,277 @@
+import { AsyncLocalStorageProviderSingleton } from "@langchain/core/singletons";
+import type { z } from "zod";
+import { BoundaryError, DefinitionError } from "./errors.ts";
+import { workflowKeyOf } from "./intent.ts";
+import type { Json } from "./json.ts";
+import {
+  type ActionClass,
+  type ApprovalClass,
+  actionClassOf,
+  assertConsistent,
+  type Classes,
+  type Requirement,
+  type ReversibilityClass,
+  type SensitivityClass,
+  type SideEffectClass,
+} from "./policy.ts";
+import { assertRetryPolicy, DEFAULT_RETRY, type RetryPolicy } from "./retry.ts";
+
+/** What every handler gets beside its input. */
+export interface HandlerContext {
+  /** Stable over retries, crashes, deploys and backends: hand it to the provider (G4). */
+  readonly idempotencyKey: string;
+  readonly intentId: string;
+  readonly threadId: string;
+  readonly correlationId: string;
+  /** From 1; counts dispatches, so also those whose worker died. */
+  readonly attempt: number;
+  /** Aborted on time-out, on cancellation, when the lease is lost, and when the worker closes. */
+  readonly signal: AbortSignal;
+  /** W3C trace context to pass on, if the thread was started with one. */
+  readonly traceparent: string | undefined;
+}
+
+const PENDING: unique symbol = Symbol.for("countersign.pending");
+
+/** A handler's answer that the effect is under way and something outside will end it. */
+export interface Pending {
+  readonly [PENDING]: true;
+  readonly externalRef: string;
+  readonly expiresAt: Date | undefined;
+}
+
+/**
+ * Returned by a handler whose effect ends later: by `complete()` or `fail()` (a webhook), by the
+ * commitment's `poll`, or as `expired` at `expiresAt`.
+ * @param externalRef the provider's own reference, by which the webhook will name it.
+ */
+export function pending(input: { readonly externalRef: string; readonly expiresAt?: Date }): Pending {
+  return { [PENDING]: true, externalRef: input.externalRef, expiresAt: input.expiresAt };
+}
+
+/** @internal */
+export function isPending(value: unknown): value is Pending {
+  return typeof value === "object" && value !== null && PENDING in value;
+}
+
+/** What `reconcile` found out. `not-done` is a confirmed non-delivery; `unknown` asks again later. */
+export type Reconciliation<Output> =
+  | { readonly status: "succeeded"; readonly output: Output; readonly receipt?: Json }
+  | { readonly status: "not-done" }
+  | { readonly status: "unknown" };
+
+/** What `poll` saw. */
+export type PollResult<Output> =
+  | { readonly status: "pending" }
+  | { readonly status: "succeeded"; readonly output: Output; readonly receipt?: Json }
+  | { readonly status: "failed"; readonly reason: string };
+
+/** What a commitment is declared with. */
+export interface CommitmentDefinition<Input, Output> {
+  /** Dotted, lower-case, unique: `term-sheet.send`. */
+  readonly name: string;
+  readonly version: number;
+  readonly input: z.ZodType<Input>;
+  readonly output: z.ZodType<Output>;
+  readonly sideEffectClass: Exclude<SideEffectClass, "none">;
+  readonly approvalClass: ApprovalClass;
+  readonly reversibilityClass: ReversibilityClass;
+  readonly sensitivityClass: SensitivityClass;
+  /** Follows from the side effect unless it is declared stricter. */
+  readonly actionClass?: ActionClass;
+  /** The roles that must sign off, each filled by a person of their own, in place of the default names. */
+  readonly approvers?: Partial<Requirement> | ((input: Input) => Partial<Requirement>);
+  /** `at-most-once`: dispatched once; a doubt about the outcome becomes `unknown`, never a retry. */
+  readonly semantics?: "at-least-once" | "at-most-once";
+  readonly retry?: Partial<RetryPolicy>;
+  /** One attempt is aborted after this long. Milliseconds, defaults to 30 000. */
+  readonly timeoutMs?: number;
+  /** How long a person may take to decide. Milliseconds, defaults to 48 hours. */
+  readonly decisionTimeoutMs?: number;
+  /** At most this many in flight in one worker process. Defaults to no limit of its own. */
+  readonly maxConcurrency?: number;
+  /** Asks this often while an effect is pending, where `poll` is given. Milliseconds, defaults to 30 000. */
+  readonly pollIntervalMs?: number;
+  /** In place of the intent's id. The same key with another payload is refused. */
+  readonly idempotencyKey?: (input: Input) => string;
+  /** One line for people, without S2 or S3 data. Defaults to the commitment's name. */
+  readonly summary?: (input: Input) => string;
+  readonly execute: (input: Input, context: HandlerContext) => Promise<Output | Pending>;
+  /** Undoes it. `output` is undefined where the effect was given up while it was still pending. */
+  readonly compensate?: (
+    done: {
+      readonly input: Input;
+      readonly output: Output | undefined;
+      readonly externalRef: string | undefined;
+      readonly reason: string;
+    },
+    context: HandlerContext,
+  ) => Promise<unknown>;
+  /** Asks the provider what became of a call whose outcome is not known (G4b). */
+  readonly reconcile?: (
+    asked: { readonly idempotencyKey: string; readonly input: Input },
+    context: HandlerContext,
+  ) => Promise<Reconciliation<Output>>;
+  readonly poll?: (
+    asked: { readonly externalRef: string; readonly input: Input },
+    context: HandlerContext,
+  ) => Promise<PollResult<Output>>;
+}
+
+/** A declared kind of external effect. Made by {@link defineCommitment}. */
+export interface Commitment<Input = unknown, Output = unknown> {
+  readonly name: string;
+  readonly version: number;
+  readonly workflowKey: string;
+  readonly classes: Classes;
+  readonly semantics: "at-least-once" | "at-most-once";
+  readonly input: z.ZodType<Input>;
+  readonly output: z.ZodType<Output>;
+  readonly retry: RetryPolicy;
+  readonly timeoutMs: number;
+  readonly decisionTimeoutMs: number;
+  readonly pollIntervalMs: number;
+  readonly maxConcurrency: number;
+  /** What the backend may call. Calling one inside a graph run throws `BoundaryError`. */
+  readonly handlers: Handlers;
+  readonly approvers: (input: Input) => Partial<Requirement>;
+  readonly idempotencyKey: ((input: Input) => string) | undefined;
+  readonly summary: (input: Input) => string;
+}
+
+/** The handlers of a commitment, guarded against being called by a graph. */
+export interface Handlers {
+  execute(input: unknown, context: HandlerContext): Promise<unknown>;
+  readonly compensate:
+    | ((
+        done: { input: unknown; output: unknown; externalRef: string | undefined; reason: string },
+        context: HandlerContext,
+      ) => Promise<unknown>)
+    | undefined;
+  readonly reconcile:
+    | ((asked: { idempotencyKey: string; input: unknown }, context: HandlerContext) => Promise<Reconciliation<unknown>>)
+    | undefined;
+  readonly poll:
+    | ((asked: { externalRef: string; input: unknown }, context: HandlerContext) => Promise<PollResult<unknown>>)
+    | undefined;
+}
+
+/** A commitment of any input and output, as registries hold it. */
+// biome-ignore lint/suspicious/noExplicitAny: Input and Output are used in both directions, so only `any` accepts every commitment
+export type AnyCommitment = Commitment<any, any>;
+
+type AnyDefinition = CommitmentDefinition<unknown, unknown>;
+
+const HOUR_MS = 3_600_000;
+
+/**
+ * Declares a kind of external effect: what it takes and gives, how grave it is, and the handlers
+ * with which a backend carries it out. The graph itself never calls them.
+ * @throws DefinitionError when a class is missing or the classes contradict each other (rules 3, 10).
+ */
+export function defineCommitment<Input, Output>(
+  definition: CommitmentDefinition<Input, Output>,
+): Commitment<Input, Output> {
+  const { name, version } = definition;
+  const subject = `Commitment '${name}'`;
+  assertName(name, version);
+  const classes = classesOf(definition as unknown as AnyDefinition, subject);
+  const retry: RetryPolicy = { ...DEFAULT_RETRY, ...definition.retry };
+  assertRetryPolicy(retry, subject);
+  const { approvers = {} } = definition;
+
+  return Object.freeze({
+    name,
+    version,
+    workflowKey: workflowKeyOf(name, version),
+    classes,
+    semantics: definition.semantics ?? "at-least-once",
+    input: definition.input,
+    output: definition.output,
+    retry,
+    timeoutMs: duration(definition.timeoutMs, 30_000, "timeoutMs", subject),
+    decisionTimeoutMs: duration(definition.decisionTimeoutMs, 48 * HOUR_MS, "decisionTimeoutMs", subject),
+    pollIntervalMs: duration(definition.pollIntervalMs, 30_000, "pollIntervalMs", subject),
+    maxConcurrency: duration(definition.maxConcurrency, 1_000_000, "maxConcurrency", subject),
+    handlers: guard(definition as unknown as AnyDefinition),
+    approvers: typeof approvers === "function" ? approvers : () => approvers,
+    idempotencyKey: definition.idempotencyKey,
+    summary: definition.summary ?? (() => name),
+  });
+}
+
+function assertName(name: unknown, version: unknown): void {
+  if (typeof name === "string" && /^[a-z0-9]+([.-][a-z0-9]+)*$/.test(name) && !name.startsWith("countersign.")) {
+    if (Number.isInteger(version) && (version as number) >= 1) return;
+    throw new DefinitionError(`Commitment '${name}' has no version`, { remedy: "Give it an integer from 1 on." });
+  }
+  throw new DefinitionError("A commitment has no proper name", {
+    facts: { name: String(name) },
+    remedy: "Use lower-case words joined by dots or hyphens, such as 'term-sheet.send'.",
+  });
+}
+
+/** Rule 3: a commitment that lacks a class does not register. */
+function classesOf(definition: AnyDefinition, subject: string): Classes {
+  const { sideEffectClass, approvalClass, reversibilityClass, sensitivityClass } = definition;
+  const known = {
+    sideEffectClass: /^(internal_write|external_message|external_commitment)$/,
+    approvalClass: /^A[0-3]$/,
+    reversibilityClass: /^R[0-3]$/,
+    sensitivityClass: /^S[0-3]$/,
+  };
+  for (const [key, pattern] of Object.entries(known)) {
+    if (pattern.test(String(definition[key as keyof typeof known]))) continue;
+    throw new DefinitionError(`${subject} has no ${key}`, {
+      facts: { [key]: String(definition[key as keyof typeof known]) },
+      remedy: "Declare all of sideEffectClass, approvalClass, reversibilityClass and sensitivityClass.",
+    });
+  }
+  const classes: Classes = {
+    sideEffectClass,
+    approvalClass,
+    reversibilityClass,
+    sensitivityClass,
+    actionClass: definition.actionClass ?? actionClassOf(sideEffectClass),
+  };
+  assertConsistent(classes, subject);
+  return classes;
+}
+
+function duration(value: number | undefined, otherwise: number, option: string, subject: string): number {
+  if (value === undefined) return otherwise;
+  if (Number.isInteger(value) && value >= 1 && value <= Number.MAX_SAFE_INTEGER) return value;
+  throw new DefinitionError(`${subject} has a ${option} that makes no sense`, {
+    facts: { [option]: String(value) },
+    remedy: "Give a whole number of at least 1 (durations are in milliseconds).",
+  });
+}
+
+/** The handlers, none of which a graph can call: what a graph wants done, it proposes. */
+function guard(definition: AnyDefinition): Handlers {
+  const outside = <Args extends unknown[], Result>(
+    handler: ((...args: Args) => Promise<Result>) | undefined,
+    called: string,
+  ): ((...args: Args) => Promise<Result>) | undefined =>
+    handler === undefined
+      ? undefined
+      : async (...args) => {
+          assertOutsideGraph(`${definition.name}.${called}`);
+          return handler(...args);
+        };
+  return Object.freeze({
+    execute: outside(definition.execute, "execute") as Handlers["execute"],
+    compensate: outside(definition.compensate, "compensate") as Handlers["compensate"],
+    reconcile: outside(definition.reconcile, "reconcile"),
+    poll: outside(definition.poll, "poll"),
+  });
+}
+
+function assertOutsideGraph(handler: string): void {
+  const config = AsyncLocalStorageProviderSingleton.getRunnableConfig();
+  if (config?.configurable?.__pregel_task_id === undefined) return;
+  throw new BoundaryError("A graph called the handler of a commitment", {
+    facts: { handler },
+    remedy: "Call commit(commitment, input): the backend carries it out once it is approved.",
+  });
+}

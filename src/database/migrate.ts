@@ -1,0 +1,76 @@
+import { DatabaseError, OptionError } from "../errors.ts";
+import type { Database, Queryable } from "./client.ts";
+import { MIGRATIONS } from "./migrations/index.ts";
+
+/** The schema that the tables live in unless another one is named. */
+export const DEFAULT_SCHEMA = "countersign";
+
+/**
+ * Returns a schema name that is safe to interpolate: the only identifier that ever is.
+ * @throws OptionError
+ */
+export function assertSchemaName(schema: string): string {
+  if (typeof schema === "string" && /^[a-z_][a-z0-9_]{0,50}$/.test(schema)) return schema;
+  throw new OptionError("The schema name is not a plain lower-case identifier", {
+    remedy: "Use letters, digits and underscores, at most 51, not starting with a digit.",
+  });
+}
+
+/**
+ * Brings the schema up to this code's version. Any number of processes may call it at once: one
+ * migrates, under an advisory lock, the others wait and find nothing to do. Each migration commits
+ * together with its version row.
+ * @throws DatabaseError `SCHEMA_TOO_NEW` when newer code has made a breaking change.
+ */
+export async function migrate(database: Database): Promise<void> {
+  const { schema } = database;
+  for (const migration of MIGRATIONS) {
+    await database.transaction(async (tx) => {
+      await lock(tx);
+      const applied = await prepare(database, tx);
+      assertNotNewer(applied, schema);
+      if (applied.some((row) => row.version === migration.version)) return;
+      await tx.query({
+        text: `insert into ${schema}.migrations (version, name, breaking) values ($1, $2, $3)`,
+        values: [migration.version, migration.name, migration.breaking],
+      });
+      await database.execute(tx, migration.sql(schema));
+    });
+  }
+}
+
+/** One lock per schema, held until the transaction ends. */
+async function lock(tx: Queryable): Promise<void> {
+  await tx.query({
+    text: "select pg_advisory_xact_lock(hashtextextended($1, 0))",
+    values: [`${tx.schema}.migrations`],
+  });
+}
+
+interface AppliedMigration {
+  readonly version: number;
+  readonly name: string;
+  readonly breaking: boolean;
+}
+
+async function prepare(database: Database, tx: Queryable): Promise<AppliedMigration[]> {
+  const { schema } = tx;
+  await database.execute(
+    tx,
+    `create schema if not exists ${schema};
+     create table if not exists ${schema}.migrations (
+       version integer primary key, name text not null, breaking boolean not null,
+       applied_at timestamptz not null default now());`,
+  );
+  return tx.query<AppliedMigration>({ text: `select version, name, breaking from ${schema}.migrations` });
+}
+
+function assertNotNewer(applied: readonly AppliedMigration[], schema: string): void {
+  const known = MIGRATIONS.at(-1)?.version ?? 0;
+  const newer = applied.find((row) => row.version > known && row.breaking);
+  if (newer === undefined) return;
+  throw new DatabaseError("SCHEMA_TOO_NEW", "The schema was migrated by a newer version of countersign", {
+    facts: { schema, migration: `${newer.version} ${newer.name}`, known },
+    remedy: "Upgrade this process before it goes on; nothing was changed.",
+  });
+}

@@ -1,0 +1,18 @@
+import { tables } from "./0001-tables.ts";
+import { stateMachine } from "./0002-state-machine.ts";
+import { consequences } from "./0003-consequences.ts";
+
+/** One step forward. A breaking one is refused by code that does not know it. */
+export interface Migration {
+  readonly version: number;
+  readonly name: string;
+  readonly breaking: boolean;
+  readonly sql: (schema: string) => string;
+}
+
+/** Forward-only: a released migration never changes, a change is a new one. */
+export const MIGRATIONS: readonly Migration[] = [
+  { version: 1, name: "tables", breaking: true, sql: tables },
+  { version: 2, name: "state-machine", breaking: true, sql: stateMachine },
+  { version: 3, name: "consequences", breaking: true, sql: consequences },
+];

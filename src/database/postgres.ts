@@ -1,0 +1,125 @@
+import pg from "pg";
+import type { Database, PoolLike, Queryable, Statement, Subscription } from "./client.ts";
+
+/** How long to wait before a lost LISTEN connection is opened again. */
+const RECONNECT_MS = 1_000;
+
+/** Two transactions met (serialization failure, deadlock): the one that lost is run again. */
+const RETRYABLE = new Set(["40001", "40P01"]);
+const MAX_TRANSACTION_ATTEMPTS = 3;
+
+export interface PostgresDatabaseOptions {
+  readonly schema: string;
+  /** Named prepared statements. Switch off behind pgbouncer in transaction mode. Defaults to true. */
+  readonly prepare?: boolean;
+}
+
+/** A Postgres (14 or newer) behind a pool: ours from a URL, or the caller's own. */
+export function postgresDatabase(source: string | pg.Pool, options: PostgresDatabaseOptions): Database {
+  const prepare = options.prepare ?? true;
+  const pool = typeof source === "string" ? new pg.Pool({ connectionString: source, max: 10 }) : source;
+  // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
+  if (typeof source === "string") pool.on("error", () => {});
+  const { schema } = options;
+
+  return {
+    ...runner(pool, schema, prepare),
+    kind: "postgres",
+    pool: pool as unknown as PoolLike,
+    async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return await runTransaction(pool, work, (client) => runner(client, schema, prepare));
+        } catch (error) {
+          if (attempt >= MAX_TRANSACTION_ATTEMPTS || !RETRYABLE.has((error as { code?: string }).code ?? ""))
+            throw error;
+        }
+      }
+    },
+    async execute(tx, text) {
+      await tx.query({ text });
+    },
+    listen: (channel, onNotify, onGap) => listen(pool, channel, onNotify, onGap),
+    async close() {
+      if (typeof source === "string") await pool.end();
+    },
+  };
+}
+
+async function runTransaction<T>(
+  pool: pg.Pool,
+  work: (tx: Queryable) => Promise<T>,
+  queryable: (client: pg.PoolClient) => Queryable,
+): Promise<T> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    await client.query("begin");
+    const result = await work(queryable(client));
+    await client.query("commit");
+    return result;
+  } catch (error) {
+    broken = await client.query("rollback").then(
+      () => undefined,
+      (reason: Error) => reason,
+    );
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+function runner(client: pg.Pool | pg.PoolClient, schema: string, prepare: boolean): Queryable {
+  return {
+    schema,
+    async query<Row extends object>({ text, values, name }: Statement): Promise<Row[]> {
+      const config: pg.QueryConfig = { text };
+      if (values !== undefined) config.values = values as unknown[];
+      if (prepare && name !== undefined) config.name = name;
+      return (await client.query<Row>(config)).rows;
+    },
+  };
+}
+
+/** A connection of its own, opened again whenever it is lost, until it is closed. */
+async function listen(
+  pool: pg.Pool,
+  channel: string,
+  onNotify: (topic: string) => void,
+  onGap: () => void,
+): Promise<Subscription> {
+  let closed = false;
+  let client: pg.Client | undefined;
+  let timer: NodeJS.Timeout | undefined;
+
+  const connect = async (): Promise<void> => {
+    const next = new pg.Client(pool.options);
+    next.on("notification", (message) => onNotify(message.payload ?? ""));
+    next.on("error", () => {});
+    next.once("end", () => {
+      if (client === next) client = undefined;
+      reconnectLater();
+    });
+    await next.connect();
+    await next.query(`listen ${channel}`);
+    client = next;
+  };
+  const reconnectLater = (): void => {
+    if (closed || timer !== undefined) return;
+    timer = setTimeout(() => {
+      timer = undefined;
+      if (closed) return;
+      connect().then(onGap, reconnectLater);
+    }, RECONNECT_MS);
+    timer.unref();
+  };
+
+  await connect();
+  return {
+    async close() {
+      closed = true;
+      clearTimeout(timer);
+      await client?.end();
+    },
+  };
+}

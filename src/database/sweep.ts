@@ -1,0 +1,114 @@
+import type { Json } from "../json.ts";
+import type { Queryable } from "./client.ts";
+
+/** Rows per statement, so that a backlog is worked off in bites. */
+const BATCH = 500;
+
+/**
+ * Ends what has waited too long. An expired request counts as rejected by nobody (rule 12), and the
+ * siblings of its `commitAll` end with it (G5).
+ */
+export async function expireIntents(db: Queryable): Promise<number> {
+  const rows = await db.query({
+    name: `${db.schema}.expire`,
+    text: `with overdue as (
+        select id, group_id from ${db.schema}.execution_intents
+        where status in ('awaiting_decision', 'awaiting_external') and expires_at <= ${db.schema}.clock()
+        order by expires_at limit ${BATCH}
+      ), ended as (
+        select i.id, i.id in (select id from overdue) as expired from ${db.schema}.execution_intents i
+        where i.id in (select id from overdue)
+           or i.group_id in (select group_id from overdue) and i.status in ('recorded', 'awaiting_decision', 'runnable')
+        order by i.id for no key update
+      )
+      update ${db.schema}.execution_intents i set
+        status = case when ended.expired then 'expired' else 'cancelled' end,
+        revision = revision + 1, changed_by_type = 'automated_workflow', changed_by = 'countersign',
+        action = case when not ended.expired then 'intent.cancelled'
+                      when i.status = 'awaiting_decision' then 'approval.expired' else 'intent.expired' end,
+        reason_code = case when ended.expired then 'overdue' else 'sibling_expired' end
+      from ended where i.id = ended.id
+        and (not ended.expired or i.status in ('awaiting_decision', 'awaiting_external'))
+        and (ended.expired or i.status in ('recorded', 'awaiting_decision', 'runnable'))
+      returning i.id`,
+  });
+  return rows.length;
+}
+
+/** Ends the timers that are due. */
+export async function endTimers(db: Queryable): Promise<number> {
+  const rows = await db.query({
+    name: `${db.schema}.end_timers`,
+    text: `update ${db.schema}.execution_intents i set
+        status = 'succeeded', revision = revision + 1, action = 'intent.succeeded',
+        changed_by_type = 'automated_workflow', changed_by = 'countersign', reason_code = null
+      from (select id from ${db.schema}.execution_intents
+            where status = 'awaiting_external' and kind = 'timer' and not_before <= ${db.schema}.clock()
+            order by id limit ${BATCH} for no key update skip locked) due
+      where i.id = due.id returning i.id`,
+  });
+  return rows.length;
+}
+
+/** When the next timer or deadline is due, so that the sweep can wait exactly that long. */
+export async function nextDueInMs(db: Queryable): Promise<number | undefined> {
+  const [row] = await db.query<{ ms: number | null }>({
+    name: `${db.schema}.next_due`,
+    text: `select (extract(epoch from least(
+        (select min(not_before) from ${db.schema}.execution_intents where status = 'awaiting_external'),
+        (select min(expires_at) from ${db.schema}.execution_intents
+         where status in ('awaiting_decision', 'awaiting_external') and expires_at is not null)
+      ) - ${db.schema}.clock()) * 1000)::float8 as ms`,
+  });
+  return row?.ms ?? undefined;
+}
+
+export interface NewEvent {
+  readonly threadId: string;
+  readonly name: string;
+  readonly eventId: string;
+  readonly payload: Json;
+}
+
+/** Keeps an event. False when one with this id came before: a webhook that is delivered twice counts once. */
+export async function insertEvent(tx: Queryable, event: NewEvent): Promise<boolean> {
+  const rows = await tx.query({
+    text: `insert into ${tx.schema}.events (thread_id, name, event_id, payload, received_at)
+           values ($1, $2, $3, $4::jsonb, ${tx.schema}.clock()) on conflict do nothing returning event_id`,
+    values: [event.threadId, event.name, event.eventId, JSON.stringify(event.payload)],
+  });
+  return rows.length > 0;
+}
+
+/**
+ * Gives the oldest unanswered events of a thread to its oldest waits of the same name, one each.
+ * The thread's row is locked first, so that an event that comes while a wait is being recorded
+ * meets it either here or there.
+ */
+export async function matchEvents(tx: Queryable, threadId: string): Promise<number> {
+  await tx.query({
+    text: `select from ${tx.schema}.threads where thread_id = $1 for no key update`,
+    values: [threadId],
+  });
+  const rows = await tx.query({
+    text: `with wait as (
+        select id, commitment as name, row_number() over (partition by commitment order by created_at, id) as n
+        from ${tx.schema}.execution_intents
+        where thread_id = $1 and kind = 'event' and status = 'awaiting_external'
+      ), arrived as (
+        select name, event_id, payload, row_number() over (partition by name order by received_at, event_id) as n
+        from ${tx.schema}.events where thread_id = $1 and consumed_by is null
+      ), met as (
+        select wait.id, arrived.name, arrived.event_id, arrived.payload from wait join arrived using (name, n)
+      ), consumed as (
+        update ${tx.schema}.events e set consumed_by = met.id from met
+        where e.thread_id = $1 and e.name = met.name and e.event_id = met.event_id
+      )
+      update ${tx.schema}.execution_intents i set
+        status = 'succeeded', output = met.payload, revision = revision + 1, action = 'intent.succeeded',
+        changed_by_type = 'automated_workflow', changed_by = 'countersign', reason_code = null, causation_id = met.event_id
+      from met where i.id = met.id returning i.id`,
+    values: [threadId],
+  });
+  return rows.length;
+}

@@ -1,0 +1,285 @@
+import type { Queryable } from "./client.ts";
+
+/** Where a thread is in its life. `ready`: to be driven; `running`: a driver holds its lease. */
+export type ThreadStatus =
+  | "ready"
+  | "running"
+  | "waiting"
+  | "completed"
+  | "failed"
+  | "lost"
+  | "cancelled"
+  | "compensating"
+  | "compensated"
+  | "compensation_failed";
+
+/** A row of `threads`. */
+export interface ThreadRow {
+  readonly thread_id: string;
+  readonly tenant: string;
+  readonly graph: string;
+  readonly graph_version: number;
+  readonly durability: "async" | "durable";
+  readonly status: ThreadStatus;
+  readonly correlation_id: string;
+  readonly trace_id: string | null;
+  readonly proposed_by: string;
+  readonly input_type: string;
+  readonly input: Uint8Array;
+  readonly context_type: string | null;
+  readonly context: Uint8Array | null;
+  readonly recursion_limit: number | null;
+  readonly output_type: string | null;
+  readonly output: Uint8Array | null;
+  readonly error: { readonly code: string; readonly message: string } | null;
+  readonly persist_lag_ms: number | null;
+  readonly loss_window: string | null;
+  readonly wake: number;
+  readonly failures: number;
+  readonly lease_owner: string | null;
+  readonly lease_token: number;
+  readonly created_at: Date;
+  readonly updated_at: Date;
+  readonly ended_at: Date | null;
+  /** With a claim: whether a checkpoint exists, so that the input must not be given again. */
+  readonly begun?: boolean;
+}
+
+export interface NewThread {
+  readonly threadId: string;
+  readonly tenant: string;
+  readonly graph: string;
+  readonly graphVersion: number;
+  readonly durability: "async" | "durable";
+  readonly correlationId: string;
+  readonly traceId: string | null;
+  readonly proposedBy: string;
+  readonly input: readonly [type: string, bytes: Uint8Array];
+  readonly context: readonly [type: string, bytes: Uint8Array] | null;
+  readonly recursionLimit: number | null;
+  readonly onReject: "compensate" | null;
+  readonly onFailure: "compensate" | null;
+  readonly lossWindow: string | null;
+  /** The driver that starts it at once, or null to leave it to whoever comes first. */
+  readonly lease: { readonly owner: string; readonly leaseMs: number } | null;
+}
+
+/** Records a new thread with its input, leased if asked. `undefined` when the id is taken. */
+export async function insertThread(db: Queryable, thread: NewThread): Promise<ThreadRow | undefined> {
+  const [row] = await db.query<ThreadRow>({
+    name: `${db.schema}.insert_thread`,
+    text: `insert into ${db.schema}.threads (
+        thread_id, tenant, graph, graph_version, durability, correlation_id, trace_id, proposed_by,
+        input_type, input, context_type, context, recursion_limit, on_reject, on_failure, loss_window,
+        status, lease_owner, lease_token, lease_expires_at, ready_at, created_at, updated_at)
+      select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+        case when $17::text is null then 'ready' else 'running' end, $17::text,
+        case when $17::text is null then 0 else 1 end, now.at + $18::float8 * interval '1 millisecond',
+        now.at, now.at, now.at
+      from (select ${db.schema}.clock() as at) now
+      on conflict (thread_id) do nothing returning *`,
+    values: [
+      thread.threadId,
+      thread.tenant,
+      thread.graph,
+      thread.graphVersion,
+      thread.durability,
+      thread.correlationId,
+      thread.traceId,
+      thread.proposedBy,
+      thread.input[0],
+      thread.input[1],
+      thread.context?.[0] ?? null,
+      thread.context?.[1] ?? null,
+      thread.recursionLimit,
+      thread.onReject,
+      thread.onFailure,
+      thread.lossWindow,
+      thread.lease?.owner ?? null,
+      thread.lease?.leaseMs ?? null,
+    ],
+  });
+  return row;
+}
+
+export async function loadThread(db: Queryable, threadId: string): Promise<ThreadRow | undefined> {
+  const [row] = await db.query<ThreadRow>({
+    name: `${db.schema}.thread`,
+    text: `select * from ${db.schema}.threads where thread_id = $1`,
+    values: [threadId],
+  });
+  return row;
+}
+
+export interface ClaimThreadsInput {
+  readonly driver: string;
+  readonly leaseMs: number;
+  /** `name@version` of the durable graphs that this process can drive. */
+  readonly graphs: readonly string[];
+  readonly limit: number;
+  /** Only this thread, ready or not yet taken over. */
+  readonly threadId?: string;
+}
+
+/**
+ * Leases threads that are ready, and those whose driver's lease ran out (G6), with a new and larger
+ * token, so that whatever the old driver still sends is refused (G7).
+ */
+export async function claimThreads(db: Queryable, input: ClaimThreadsInput): Promise<ThreadRow[]> {
+  return db.query<ThreadRow>({
+    name: `${db.schema}.claim_threads.${input.threadId === undefined ? "any" : "one"}`,
+    text: `with due as (
+        select thread_id from ${db.schema}.threads
+        where (status = 'ready' and ready_at <= ${db.schema}.clock()
+               or status = 'running' and durability = 'durable' and lease_expires_at < ${db.schema}.clock())
+          and graph || '@' || graph_version = any($3::text[])
+          ${input.threadId === undefined ? "" : "and thread_id = $5"}
+        order by ready_at limit $4 for no key update skip locked
+      )
+      update ${db.schema}.threads t set
+        status = 'running', lease_owner = $1, lease_token = lease_token + 1,
+        lease_expires_at = ${db.schema}.clock() + $2 * interval '1 millisecond', updated_at = ${db.schema}.clock()
+      from due where t.thread_id = due.thread_id
+      returning t.*, exists (select from ${db.schema}.checkpoints c
+        where c.thread_id = t.thread_id and c.checkpoint_ns = '') as begun`,
+    values: [
+      input.driver,
+      input.leaseMs,
+      input.graphs,
+      input.limit,
+      ...(input.threadId === undefined ? [] : [input.threadId]),
+    ],
+  });
+}
+
+/** Leases a thread that nobody drives, whatever it waits for or ended as: to fork it. */
+export async function leaseIdleThread(
+  db: Queryable,
+  { threadId, driver, leaseMs }: { readonly threadId: string; readonly driver: string; readonly leaseMs: number },
+): Promise<ThreadRow | undefined> {
+  const [row] = await db.query<ThreadRow>({
+    text: `update ${db.schema}.threads set
+        status = 'running', lease_owner = $2, lease_token = lease_token + 1, ended_at = null, error = null,
+        lease_expires_at = ${db.schema}.clock() + $3 * interval '1 millisecond', updated_at = ${db.schema}.clock()
+      where thread_id = $1 and (status <> 'running' or lease_expires_at < ${db.schema}.clock())
+        and not exists (select from ${db.schema}.execution_intents i where i.thread_id = $1
+                        and i.status in ('dispatched', 'unknown', 'compensating'))
+      returning *, true as begun`,
+    values: [threadId, driver, leaseMs],
+  });
+  return row;
+}
+
+/**
+ * Ends a thread on somebody's word. A running driver loses its lease with this, so that nothing more
+ * is recorded; intents that wait are ended by the caller in the same transaction.
+ */
+export async function cancelThread(tx: Queryable, threadId: string): Promise<boolean> {
+  const rows = await tx.query({
+    text: `update ${tx.schema}.threads set status = 'cancelled', lease_token = lease_token + 1, lease_expires_at = null,
+        ended_at = ${tx.schema}.clock(), updated_at = ${tx.schema}.clock()
+      where thread_id = $1 and status in ('ready', 'running', 'waiting', 'failed', 'lost') returning thread_id`,
+    values: [threadId],
+  });
+  return rows.length > 0;
+}
+
+/** A lease on a thread, as its driver holds it. */
+export interface ThreadLease {
+  readonly threadId: string;
+  readonly leaseToken: number;
+}
+
+/** Extends the leases that are still ours; returns the ids of those. */
+export async function renewThreadLeases(
+  db: Queryable,
+  { leases, leaseMs }: { readonly leases: readonly ThreadLease[]; readonly leaseMs: number },
+): Promise<Set<string>> {
+  const rows = await db.query<{ thread_id: string }>({
+    name: `${db.schema}.renew_threads`,
+    text: `update ${db.schema}.threads t set lease_expires_at = ${db.schema}.clock() + $3 * interval '1 millisecond'
+      from unnest($1::text[], $2::int[]) as held(thread_id, token)
+      where t.thread_id = held.thread_id and t.lease_token = held.token and t.status = 'running'
+      returning t.thread_id`,
+    values: [leases.map((lease) => lease.threadId), leases.map((lease) => lease.leaseToken), leaseMs],
+  });
+  return new Set(rows.map((row) => row.thread_id));
+}
+
+/** How a driver lets go of a thread. */
+export interface Release extends ThreadLease {
+  readonly status: "waiting" | "completed" | "failed" | "lost" | "ready";
+  /** The `wake` that the driver saw before its last pass; a larger one means: there is news. */
+  readonly wake: number;
+  readonly output?: readonly [type: string, bytes: Uint8Array];
+  readonly error?: { readonly code: string; readonly message: string };
+  readonly persistLagMs?: number;
+  readonly delayMs?: number;
+}
+
+/**
+ * Ends a drive under its lease. A thread that was to wait while news came in is `ready` at once;
+ * one that completed while a compensation is open is `compensating`.
+ * @returns the status that the thread has now, or `undefined` when the lease was lost.
+ */
+export async function releaseThread(db: Queryable, release: Release): Promise<ThreadStatus | undefined> {
+  const [row] = await db.query<{ status: ThreadStatus }>({
+    name: `${db.schema}.release_thread`,
+    text: `update ${db.schema}.threads t set
+        status = case
+          when $3 = 'waiting' and t.wake > $4 then 'ready'
+          when $3 = 'completed' and exists (
+            select from ${db.schema}.execution_intents i where i.thread_id = t.thread_id
+              and i.kind = 'compensation' and i.compensates is null and i.status = 'awaiting_external') then 'compensating'
+          when $3 = 'completed' and exists (
+            select from ${db.schema}.execution_intents i where i.thread_id = t.thread_id
+              and i.compensates is not null and i.status = 'failed') then 'compensation_failed'
+          when $3 = 'completed' and exists (
+            select from ${db.schema}.execution_intents i where i.thread_id = t.thread_id
+              and i.kind = 'compensation' and i.compensates is null and i.payload ->> 'group' is null) then 'compensated'
+          else $3 end,
+        output_type = coalesce($5, output_type), output = coalesce($6, output), error = $7::jsonb,
+        persist_lag_ms = greatest(persist_lag_ms, $8::int),
+        failures = case when $3 = 'ready' then failures + 1 else 0 end,
+        ready_at = ${db.schema}.clock() + coalesce($9::float8, 0) * interval '1 millisecond',
+        lease_expires_at = null, updated_at = ${db.schema}.clock(),
+        ended_at = case when $3 in ('completed', 'lost') then ${db.schema}.clock() end
+      where t.thread_id = $1 and t.lease_token = $2 and t.status = 'running'
+      returning t.status`,
+    values: [
+      release.threadId,
+      release.leaseToken,
+      release.status,
+      release.wake,
+      release.output?.[0] ?? null,
+      release.output?.[1] ?? null,
+      release.error === undefined ? null : JSON.stringify(release.error),
+      release.persistLagMs ?? null,
+      release.delayMs ?? null,
+    ],
+  });
+  return row?.status;
+}
+
+/** Async threads whose driver died: what it had not persisted is gone, so they are `lost`, and audited. */
+export async function markLostThreads(db: Queryable): Promise<number> {
+  const rows = await db.query({
+    text: `update ${db.schema}.threads set status = 'lost', lease_expires_at = null, lease_token = lease_token + 1,
+        error = jsonb_build_object('code', 'DRIVER_LOST', 'message', 'The process died with steps that were not persisted yet'),
+        ended_at = ${db.schema}.clock(), updated_at = ${db.schema}.clock()
+      where status = 'running' and durability = 'async' and lease_expires_at < ${db.schema}.clock()
+      returning thread_id`,
+  });
+  return rows.length;
+}
+
+/** Makes a failed or lost thread ready again. False when it is neither. */
+export async function retryThread(db: Queryable, threadId: string): Promise<boolean> {
+  const rows = await db.query({
+    text: `update ${db.schema}.threads set status = 'ready', error = null, failures = 0, ended_at = null,
+        ready_at = ${db.schema}.clock(), updated_at = ${db.schema}.clock()
+      where thread_id = $1 and status in ('failed', 'lost') returning thread_id`,
+    values: [threadId],
+  });
+  return rows.length > 0;
+}

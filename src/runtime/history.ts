@@ -1,0 +1,150 @@
+import type { CountersignSaver } from "../../checkpointers/saver.ts";
+import { appendAuditNotes } from "../database/audit-log.ts";
+import type { Database } from "../database/client.ts";
+import { lockThreadIntents } from "../database/compensation.ts";
+import { cancelIntents } from "../database/decisions.ts";
+import { leaseIdleThread, loadThread, releaseThread, type ThreadRow } from "../database/threads.ts";
+import { Drive } from "../drive.ts";
+import { ThreadError } from "../errors.ts";
+import { hasEnded } from "../intent.ts";
+import { DRIVE_KEY } from "../langgraph.ts";
+import type { Registry } from "./registry.ts";
+import { unknownThread } from "./timeline.ts";
+
+/** A state of a thread, as LangGraph's `getState` tells it, without our own keys. */
+export interface ThreadSnapshot<Values = unknown> {
+  readonly values: Values;
+  readonly next: readonly string[];
+  readonly checkpointId: string;
+  readonly parentCheckpointId: string | undefined;
+  readonly createdAt: string | undefined;
+  readonly metadata: unknown;
+}
+
+export interface HistoryContext {
+  readonly database: Database;
+  readonly registry: Registry;
+  readonly saver: CountersignSaver;
+  readonly driverId: string;
+  readonly leaseMs: number;
+}
+
+export interface ForkOptions {
+  /** From where: a checkpoint of `history(threadId)`. */
+  readonly checkpointId: string;
+  /** A state update on top of it, as LangGraph's `updateState` takes it. */
+  readonly values?: unknown;
+  /** The node that the update comes from, as in LangGraph's `updateState`. */
+  readonly asNode?: string;
+  /** Who forks, for the audit trail. */
+  readonly by?: string;
+}
+
+/** The state of a thread now. @throws ThreadError `THREAD_NOT_FOUND` */
+export async function stateOf(context: HistoryContext, threadId: string): Promise<ThreadSnapshot> {
+  const { compiled } = await registeredFor(context, threadId);
+  return snapshotOf(await compiled.getState({ configurable: { thread_id: threadId } }));
+}
+
+/** The states of a thread, the newest first. @throws ThreadError `THREAD_NOT_FOUND` */
+export async function* historyOf(context: HistoryContext, threadId: string): AsyncGenerator<ThreadSnapshot> {
+  const { compiled } = await registeredFor(context, threadId);
+  for await (const state of compiled.getStateHistory({ configurable: { thread_id: threadId } }))
+    yield snapshotOf(state);
+}
+
+/**
+ * Goes back to a checkpoint and on from there, with new task ids and so with new intents. What the
+ * abandoned branch still waited for is cancelled first, so that nobody can approve it any more; what
+ * it has done stays done and on record.
+ * @throws ThreadError `THREAD_STATE` while the thread is driven or an effect of it is under way.
+ */
+export async function forkThread(context: HistoryContext, threadId: string, options: ForkOptions): Promise<void> {
+  const { compiled, graph } = await registeredFor(context, threadId);
+  const at = { thread_id: threadId, checkpoint_ns: "", checkpoint_id: options.checkpointId };
+  if ((await context.saver.getTuple({ configurable: at })) === undefined) {
+    throw new ThreadError("THREAD_STATE", "The thread has no such checkpoint", {
+      facts: { threadId, checkpointId: options.checkpointId },
+      remedy: "Take a checkpointId from cs.history(threadId).",
+    });
+  }
+  const thread = await lease(context, threadId);
+  const drive = new Drive({
+    graph,
+    threadId,
+    leaseToken: thread.lease_token,
+    proposedBy: thread.proposed_by,
+    traceId: thread.trace_id,
+    outcomes: [],
+    ownerOf: () => "",
+  });
+  const { database } = context;
+  let forked = false;
+  try {
+    await abandonOpenIntents(database, threadId, options.by ?? "countersign");
+    const config = { configurable: { ...at, [DRIVE_KEY]: drive } };
+    await compiled.updateState(config, options.values ?? null, options.values == null ? undefined : options.asNode);
+    forked = true;
+  } finally {
+    const back = { threadId, leaseToken: thread.lease_token, wake: thread.wake };
+    await releaseThread(database, { ...back, status: forked ? "ready" : "waiting" });
+  }
+}
+
+async function lease(context: HistoryContext, threadId: string): Promise<ThreadRow> {
+  const { database, driverId: driver, leaseMs } = context;
+  const thread = await leaseIdleThread(database, { threadId, driver, leaseMs });
+  if (thread !== undefined) return thread;
+  throw new ThreadError(
+    "THREAD_STATE",
+    "The thread cannot be forked now: it is being driven, or an effect of it is under way",
+    {
+      facts: { threadId },
+      remedy: "Try again when it waits or has ended.",
+    },
+  );
+}
+
+async function abandonOpenIntents(database: Database, threadId: string, by: string): Promise<void> {
+  await database.transaction(async (tx) => {
+    const open = (await lockThreadIntents(tx, threadId)).filter((intent) => !hasEnded(intent.status));
+    await cancelIntents(tx, { ids: open.map((intent) => intent.id), by, byType: "human", reasonCode: "forked" });
+    await appendAuditNotes(tx, [
+      {
+        threadId,
+        action: "thread.forked",
+        actorId: by,
+        intentId: null,
+        commitment: null,
+        digest: null,
+        reasonCode: null,
+      },
+    ]);
+  });
+}
+
+async function registeredFor({ database, registry }: HistoryContext, threadId: string) {
+  const thread = await loadThread(database, threadId);
+  if (thread === undefined) throw unknownThread(threadId);
+  return registry.graph(thread.graph, thread.graph_version);
+}
+
+interface LangGraphSnapshot {
+  readonly values: unknown;
+  readonly next: readonly string[];
+  readonly config: { readonly configurable?: { readonly checkpoint_id?: string } };
+  readonly parentConfig?: { readonly configurable?: { readonly checkpoint_id?: string } };
+  readonly createdAt?: string;
+  readonly metadata?: unknown;
+}
+
+function snapshotOf(state: LangGraphSnapshot): ThreadSnapshot {
+  return {
+    values: state.values,
+    next: state.next,
+    checkpointId: state.config.configurable?.checkpoint_id ?? "",
+    parentCheckpointId: state.parentConfig?.configurable?.checkpoint_id,
+    createdAt: state.createdAt,
+    metadata: state.metadata,
+  };
+}

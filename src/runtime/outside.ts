@@ -1,0 +1,189 @@
+import type { AnyCommitment } from "../commitment.ts";
+import type { Database } from "../database/client.ts";
+import { lockThreadIntents } from "../database/compensation.ts";
+import { cancelIntents, lockWithGroup } from "../database/decisions.ts";
+import { type ExternalActor, endFromOutside, replayIntent, requestCancel } from "../database/external.ts";
+import { loadIntent, loadIntentByExternalRef } from "../database/intents.ts";
+import { insertEvent, matchEvents } from "../database/sweep.ts";
+import { cancelThread, loadThread } from "../database/threads.ts";
+import type { Principal } from "../decision.ts";
+import { HandlerError, IntentError, ThreadError } from "../errors.ts";
+import { type ExecutionIntent, hasEnded } from "../intent.ts";
+import { type Json, toJson } from "../json.ts";
+import { notFound } from "./decide.ts";
+import { unknownThread } from "./timeline.ts";
+
+/** Which effect a webhook is about: by our id, or by the reference that the provider gave the handler. */
+export type EffectRef =
+  | { readonly intentId: string }
+  | { readonly commitment: AnyCommitment; readonly externalRef: string };
+
+export interface CompleteOptions {
+  /** What the effect gave, as the commitment's output schema has it. */
+  readonly output: unknown;
+  /** The provider's proof. Needed to settle an `unknown` effect as done (rule 15). */
+  readonly receipt?: unknown;
+  /** Who says so, when a person does. */
+  readonly by?: Principal;
+}
+
+export interface FailOptions {
+  readonly reason: string;
+  /** A short code for the audit trail. */
+  readonly reasonCode?: string;
+  readonly by?: Principal;
+}
+
+export interface OutsideContext {
+  readonly database: Database;
+  readonly commitments: ReadonlyMap<string, AnyCommitment>;
+  /** Lets the worker of this process let go of an intent that was ended here. */
+  readonly released: (intent: ExecutionIntent) => void;
+}
+
+/**
+ * Ends an effect as done, by word from outside. The same word twice is one outcome: an effect that
+ * succeeded already stays as it is.
+ */
+export async function completeEffect(context: OutsideContext, ref: EffectRef, options: CompleteOptions): Promise<void> {
+  const intent = await find(context, ref);
+  const commitment = context.commitments.get(intent.workflowKey);
+  const output =
+    commitment === undefined ? toJson(options.output, "The output") : parseOutput(commitment, options.output);
+  await end(context, intent, options.by, "completed", {
+    status: "succeeded",
+    output,
+    receipt: options.receipt === undefined ? null : toJson(options.receipt, "The receipt"),
+  });
+}
+
+/** Ends an effect as failed, by word from outside. */
+export async function failEffect(context: OutsideContext, ref: EffectRef, options: FailOptions): Promise<void> {
+  const intent = await find(context, ref);
+  const error = { code: "PROVIDER_FAILED", message: options.reason };
+  await end(context, intent, options.by, options.reasonCode ?? "failed", { status: "failed", error });
+}
+
+function parseOutput(commitment: AnyCommitment, output: unknown): Json {
+  const result = commitment.output.safeParse(output);
+  if (result.success) return toJson(result.data, `The output of '${commitment.workflowKey}'`);
+  throw new HandlerError("OUTPUT_INVALID", "The output does not fit the commitment's schema", {
+    facts: {
+      commitment: commitment.workflowKey,
+      paths: result.error.issues.map((issue) => issue.path.join(".") || "$").join(", "),
+    },
+    remedy: "Nothing changed. Pass what its output schema describes.",
+  });
+}
+
+async function find({ database }: OutsideContext, ref: EffectRef): Promise<ExecutionIntent> {
+  const intent =
+    "intentId" in ref
+      ? await loadIntent(database, ref.intentId)
+      : await loadIntentByExternalRef(database, { commitment: ref.commitment.name, externalRef: ref.externalRef });
+  if (intent !== undefined && intent.kind === "effect") return intent;
+  throw notFound("intentId" in ref ? ref.intentId : `external reference ${ref.externalRef}`);
+}
+
+async function end(
+  context: OutsideContext,
+  intent: ExecutionIntent,
+  by: Principal | undefined,
+  reasonCode: string,
+  result: Parameters<typeof endFromOutside>[1]["result"],
+): Promise<void> {
+  if (intent.status === result.status) return;
+  const actor: ExternalActor =
+    by === undefined ? { type: "automated_workflow", id: "webhook" } : { type: "human", id: by.id };
+  const ended = await endFromOutside(context.database, {
+    intentId: intent.id,
+    backend: intent.backend ?? "",
+    by: actor,
+    reasonCode,
+    result,
+  });
+  if (ended) {
+    context.released(intent);
+    return;
+  }
+  const now = await loadIntent(context.database, intent.id);
+  if (now?.status === result.status) return;
+  const code = now !== undefined && hasEnded(now.status) ? "INTENT_ENDED" : "INTENT_STATE";
+  throw new IntentError(code, "The effect cannot be ended from outside in the state that it is in", {
+    facts: { intentId: intent.id, status: now?.status },
+    remedy: "Only an effect that is dispatched or pending ends so; an unknown one as done with the provider's receipt.",
+  });
+}
+
+/** Gives up one intent: at once if it has not started, by its signal if it runs. */
+export async function cancelIntent(context: OutsideContext, intentId: string, by: Principal): Promise<void> {
+  const { database } = context;
+  const cancelled = await database.transaction(async (tx) => {
+    const group = await lockWithGroup(tx, intentId);
+    if (group.length === 0) throw notFound(intentId);
+    const ids = group.filter((intent) => !hasEnded(intent.status)).map((intent) => intent.id);
+    return cancelIntents(tx, { ids, by: by.id, byType: "human", reasonCode: "cancelled" });
+  });
+  if (cancelled.includes(intentId) || (await requestCancel(database, intentId))) return;
+  const intent = await loadIntent(database, intentId);
+  throw new IntentError("INTENT_ENDED", "The intent has ended and cannot be cancelled", {
+    facts: { intentId, status: intent?.status },
+    remedy: "Undo it with compensate() in the graph.",
+  });
+}
+
+/** Ends a thread: nothing more of it is recorded or started. What runs is asked to stop. */
+export async function cancelThreadById(context: OutsideContext, threadId: string, by: Principal): Promise<void> {
+  const running = await context.database.transaction(async (tx) => {
+    const intents = await lockThreadIntents(tx, threadId);
+    const open = intents.filter((intent) => !hasEnded(intent.status));
+    await cancelIntents(tx, {
+      ids: open.map((intent) => intent.id),
+      by: by.id,
+      byType: "human",
+      reasonCode: "cancelled",
+    });
+    if (!(await cancelThread(tx, threadId))) throw await notCancellable(context, threadId);
+    return open.filter((intent) => intent.status === "dispatched");
+  });
+  for (const intent of running) await requestCancel(context.database, intent.id);
+}
+
+async function notCancellable({ database }: OutsideContext, threadId: string): Promise<ThreadError> {
+  const thread = await loadThread(database, threadId);
+  if (thread === undefined) return unknownThread(threadId);
+  return new ThreadError("THREAD_STATE", "The thread has ended and cannot be cancelled", {
+    facts: { threadId, status: thread.status },
+    remedy: "Nothing changed.",
+  });
+}
+
+/** Runs a dead letter again. The graph that was told `failed` is not told again. */
+export async function replay(context: OutsideContext, intentId: string, by: Principal): Promise<ExecutionIntent> {
+  const replayed = await replayIntent(context.database, intentId, { type: "human", id: by.id });
+  const intent = await loadIntent(context.database, intentId);
+  if (intent === undefined) throw notFound(intentId);
+  if (replayed) return intent;
+  throw new IntentError("INTENT_STATE", "Only an intent that failed for good can be replayed", {
+    facts: { intentId, status: intent.status },
+    remedy: "One that was undone is proposed anew instead.",
+  });
+}
+
+export interface EventInput {
+  readonly name: string;
+  readonly payload?: unknown;
+  /** The sender's own id of the event: the same one twice counts once. */
+  readonly eventId: string;
+}
+
+/** Sends an event to a thread. It is kept if nothing waits for it yet. @returns false when it came before. */
+export async function sendEvent(context: OutsideContext, threadId: string, event: EventInput): Promise<boolean> {
+  const payload = toJson(event.payload ?? null, `The payload of the event '${event.name}'`);
+  if ((await loadThread(context.database, threadId)) === undefined) throw unknownThread(threadId);
+  return context.database.transaction(async (tx) => {
+    const fresh = await insertEvent(tx, { threadId, name: event.name, eventId: event.eventId, payload });
+    if (fresh) await matchEvents(tx, threadId);
+    return fresh;
+  });
+}

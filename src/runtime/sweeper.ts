@@ -1,0 +1,97 @@
+import { nextCompensationMove } from "../compensation.ts";
+import type { Database, Queryable } from "../database/client.ts";
+import {
+  endCompensation,
+  insertCompensationStep,
+  loadThreadsToCompensate,
+  lockThreadIntents,
+  moveEffect,
+  settleThreadCompensation,
+} from "../database/compensation.ts";
+import { cancelIntents } from "../database/decisions.ts";
+import { endTimers, expireIntents, nextDueInMs } from "../database/sweep.ts";
+import type { Wakeups } from "../database/wakeups.ts";
+
+export interface SweeperInput {
+  readonly database: Database;
+  readonly wakeups: Wakeups;
+  readonly pollIntervalMs: number;
+  readonly onError: (error: unknown) => void;
+}
+
+/** Threads per round whose compensation is moved on. */
+const LIMIT = 50;
+
+/**
+ * Does what the clock and the rows ask for and no backend owns: ends timers, expires requests, and
+ * moves compensations on. Any number of processes may sweep; each move is one transaction.
+ */
+export class Sweeper {
+  readonly #input: SweeperInput;
+
+  constructor(input: SweeperInput) {
+    this.#input = input;
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { wakeups, database, pollIntervalMs, onError } = this.#input;
+    while (!signal.aborted) {
+      const watch = wakeups.watch("changed", "ready");
+      let waitMs = pollIntervalMs;
+      try {
+        await this.tick();
+        waitMs = Math.min(waitMs, (await nextDueInMs(database)) ?? waitMs);
+      } catch (error) {
+        onError(error);
+      }
+      if (signal.aborted) watch.cancel();
+      else await watch.until(waitMs, signal);
+    }
+  }
+
+  /** One round; returns how much it changed. */
+  async tick(): Promise<number> {
+    const { database } = this.#input;
+    let changed = (await expireIntents(database)) + (await endTimers(database));
+    for (const threadId of await loadThreadsToCompensate(database, LIMIT)) {
+      changed += await database.transaction((tx) => compensateThread(tx, threadId));
+    }
+    return changed;
+  }
+}
+
+/** Makes all moves that a thread's compensation can make now, under the lock of its rows. */
+async function compensateThread(tx: Queryable, threadId: string): Promise<number> {
+  for (let moves = 0; ; moves++) {
+    const intents = await lockThreadIntents(tx, threadId);
+    const move = nextCompensationMove(intents);
+    switch (move?.kind) {
+      case undefined:
+        await settleThreadCompensation(tx, { threadId, open: false });
+        return moves;
+      case "wait":
+        await settleThreadCompensation(tx, { threadId, open: true });
+        return moves;
+      case "cancel":
+        await cancelIntents(tx, {
+          ids: move.ids,
+          by: "countersign",
+          byType: "automated_workflow",
+          reasonCode: "compensating",
+        });
+        break;
+      case "mark":
+        await moveEffect(tx, { effect: move.effect, status: move.status, action: `intent.${move.status}` });
+        break;
+      case "again":
+        await moveEffect(tx, { effect: move.effect, status: "compensating", action: "compensation.started" });
+        break;
+      case "step":
+        await insertCompensationStep(tx, move);
+        break;
+      case "end":
+        await endCompensation(tx, move);
+        break;
+    }
+  }
+}

@@ -1,0 +1,1 @@
+export { moveClock } from "./clock.ts";

@@ -1,0 +1,25 @@
+import { toJson } from "../json.ts";
+import type { CompensationOutcome } from "../outcome.ts";
+import { internalWait, type ProposeOptions, propose, waitFor, waitingTask } from "./propose.ts";
+
+export interface CompensateOptions extends Pick<ProposeOptions, "key"> {
+  /** Why; each `compensate` handler gets it. Without S2 or S3 data. */
+  readonly reason: string;
+}
+
+/**
+ * Undoes what this thread did so far: every effect that succeeded and can be compensated, in
+ * reverse order of completion, one after the other; what has not started is cancelled. Waits until
+ * all are done. An effect is undone once, also if a rejection started to undo it already (design §7).
+ * @throws BoundaryError outside a durable graph.
+ */
+export async function compensate(options: CompensateOptions): Promise<CompensationOutcome> {
+  const at = waitingTask("compensate()");
+  const body = {
+    ...internalWait({ kind: "compensation", name: "countersign.compensation" }),
+    payload: toJson({ reason: options.reason }, "The reason of compensate()"),
+  };
+  const { proposal, recorded } = propose(at, body, options);
+  const intent = await waitFor(at, proposal, recorded);
+  return { status: intent.status === "succeeded" ? "compensated" : "compensation_failed", intentId: intent.id };
+}

@@ -1,0 +1,247 @@
+import { Drive, type TaskAttempt } from "../drive.ts";
+import { BoundaryError, NonDeterminismError } from "../errors.ts";
+import { type ExecutionIntent, hasEnded, type IntentProposal, intentIdOf, workflowKeyOf } from "../intent.ts";
+import {
+  DRIVE_KEY,
+  INTENT_CHANNEL,
+  isPersisted,
+  type RunningTask,
+  runningTask,
+  waitInterrupt,
+  writeWithTask,
+} from "../langgraph.ts";
+
+/** What the waits have in common: where they stand, and the drive that knows their outcomes. */
+export interface WaitingTask {
+  readonly drive: Drive;
+  readonly task: RunningTask;
+  readonly attempt: TaskAttempt;
+}
+
+/** The part of a proposal that depends on the kind of wait. */
+export type ProposalBody = Omit<
+  IntentProposal,
+  | "id"
+  | "workflowKey"
+  | "proposedBy"
+  | "actorType"
+  | "checkpointNs"
+  | "checkpointId"
+  | "taskId"
+  | "traceId"
+  | "idempotencyKey"
+> & { readonly idempotencyKey?: string | undefined };
+
+export interface ProposeOptions {
+  /** In place of the call's ordinal in its task: needed where calls of one task race. */
+  readonly key?: string | undefined;
+  /** What to do when a re-run proposes another payload than the recorded one. Defaults to "warn". */
+  readonly onDivergence?: "warn" | "error" | undefined;
+}
+
+/**
+ * Where the caller stands, or a refusal that says what to do instead (design §6).
+ * @throws BoundaryError outside a graph run, under a foreign checkpointer, in a graph that may not wait.
+ */
+export function waitingTask(call: string): WaitingTask {
+  const task = runningTask();
+  if (task === undefined) {
+    throw refuse(`${call} was called outside a graph run`, "Call it in a node, a task() or a tool of a durable graph.");
+  }
+  const drive = task.configurable[DRIVE_KEY];
+  if (!(drive instanceof Drive)) {
+    throw refuse(
+      `${call} was called in a graph that Countersign does not drive`,
+      "Register the graph with countersign({ graphs }) as 'durable' and start it with cs.start(): under 'exit', or another checkpointer, nothing could be recorded.",
+    );
+  }
+  if (drive.graph.durability !== "durable") {
+    throw refuse(
+      `${call} was called in the graph '${drive.graph.name}', whose durability is '${drive.graph.durability}'`,
+      "Declare it durability: 'durable'; only then is every step persisted before the next one starts.",
+    );
+  }
+  if (!isPersisted(task)) {
+    throw refuse(
+      `${call} was called in a subgraph compiled with checkpointer: false`,
+      "Compile the subgraph without that option: it inherits the checkpointer.",
+    );
+  }
+  return { drive, task, attempt: drive.task(task) };
+}
+
+function refuse(shortMessage: string, remedy: string): BoundaryError {
+  return new BoundaryError(shortMessage, { remedy });
+}
+
+/**
+ * The intent at this place: the recorded one if there is one, whatever is proposed now (design §3.2),
+ * or a new proposal. An ordinal is taken only where the caller gives no key and no tool call does.
+ * @throws NonDeterminismError when the recorded one is of another kind, commitment or version.
+ */
+export function propose(
+  { drive, task, attempt }: WaitingTask,
+  body: ProposalBody,
+  { key, onDivergence = "warn" }: ProposeOptions,
+): { readonly proposal: IntentProposal; readonly recorded: ExecutionIntent | undefined } {
+  const id = intentIdOf({ ...task, key: key ?? attempt.nextPlace(task.toolCallId) });
+  const proposal: IntentProposal = {
+    ...body,
+    id,
+    idempotencyKey: body.idempotencyKey ?? id,
+    workflowKey: workflowKeyOf(body.commitment, body.version),
+    proposedBy: drive.proposedBy,
+    actorType: drive.graph.actorType,
+    checkpointNs: task.checkpointNs,
+    checkpointId: task.checkpointId,
+    taskId: task.taskId,
+    traceId: drive.traceId,
+  };
+  const earlier = drive.intents.get(id) ?? drive.proposals.get(id);
+  if (earlier !== undefined) assertSameWait(earlier, proposal);
+  const recorded = drive.intents.get(id);
+  if (recorded !== undefined && recorded.proposedDigest !== proposal.digest && recorded.kind !== "compensation") {
+    noteDivergence(drive, recorded, proposal, onDivergence);
+  }
+  return { proposal, recorded };
+}
+
+function assertSameWait(
+  earlier: Pick<IntentProposal, "id" | "kind" | "commitment" | "version">,
+  proposal: IntentProposal,
+): void {
+  if (
+    earlier.kind === proposal.kind &&
+    earlier.commitment === proposal.commitment &&
+    earlier.version === proposal.version
+  ) {
+    return;
+  }
+  throw new NonDeterminismError({
+    intentId: earlier.id,
+    recorded: `${earlier.kind} ${workflowKeyOf(earlier.commitment, earlier.version)}`,
+    proposed: `${proposal.kind} ${proposal.workflowKey}`,
+  });
+}
+
+function noteDivergence(
+  drive: Drive,
+  recorded: ExecutionIntent,
+  proposal: IntentProposal,
+  onDivergence: "warn" | "error",
+): void {
+  if (onDivergence === "error") {
+    throw new NonDeterminismError({
+      intentId: recorded.id,
+      recorded: recorded.proposedDigest,
+      proposed: proposal.digest,
+    });
+  }
+  drive.divergences.push({ intentId: recorded.id, recorded: recorded.proposedDigest, proposed: proposal.digest });
+}
+
+/** Hands a proposal to the saver without waiting for its outcome. */
+export function recordWithoutWaiting(at: WaitingTask, proposal: IntentProposal): void {
+  at.drive.proposals.set(proposal.id, proposal);
+  at.attempt.unawaited.push(proposal.id);
+  writeWithTask(at.task, INTENT_CHANNEL, proposal.id);
+}
+
+/**
+ * The outcome of an intent, or the wait for it: then this throws LangGraph's `GraphInterrupt`, with
+ * which the saver records what is proposed. All waits of one tick of a task throw as one interrupt,
+ * because LangGraph keeps only the last of several.
+ */
+export function waitFor(
+  at: WaitingTask,
+  proposal: IntentProposal,
+  recorded: ExecutionIntent | undefined,
+): Promise<ExecutionIntent> {
+  if (recorded !== undefined && hasEnded(recorded.status)) return Promise.resolve(recorded);
+  if (recorded === undefined) at.drive.proposals.set(proposal.id, proposal);
+  const { attempt } = at;
+  const wait = new Promise<ExecutionIntent>((_resolve, reject) => {
+    if (attempt.thrown !== undefined) {
+      // A racing call of a task that is already waiting: it will ask again on the next pass.
+      reject(attempt.thrown);
+      return;
+    }
+    if (attempt.open.length === 0) setImmediate(throwTogether, at);
+    attempt.open.push({ proposal, reject });
+  });
+  // A wait that is not awaited at once must not end the process when its tick throws.
+  wait.catch(() => {});
+  return wait;
+}
+
+function throwTogether({ attempt }: WaitingTask): void {
+  const waits = attempt.open.splice(0);
+  const [first] = waits;
+  if (first === undefined) return;
+  const interrupt = waitInterrupt(first.proposal.id, {
+    ...reviewRequest(waits.map((wait) => wait.proposal)),
+    intents: [...waits.map((wait) => wait.proposal.id), ...attempt.unawaited],
+  });
+  attempt.thrown = interrupt;
+  for (const wait of waits) wait.reject(interrupt);
+}
+
+/** LangChain's `HITLRequest`, so that UIs which render those can show what is asked. */
+function reviewRequest(proposals: readonly IntentProposal[]): object {
+  const asked = proposals.filter((proposal) => proposal.status === "awaiting_decision");
+  return {
+    actionRequests: asked.map((proposal) => ({
+      name: proposal.commitment,
+      args: proposal.payload,
+      description: proposal.payloadSummary,
+    })),
+    reviewConfigs: asked.map((proposal) => ({
+      actionName: proposal.commitment,
+      allowedDecisions:
+        proposal.kind === "effect" || proposal.editSchema !== null
+          ? ["approve", "edit", "reject"]
+          : ["approve", "reject"],
+    })),
+  };
+}
+
+interface InternalWaitInput {
+  readonly kind: "event" | "timer" | "compensation";
+  readonly name: string;
+  readonly delayMs?: number;
+  readonly expiresInMs?: number | null;
+}
+
+/** Far enough for "not by the clock": an event or a compensation is never due by itself. */
+const NEVER_MS = 100 * 365 * 24 * 3_600_000;
+
+/** A wait that is no effect and that nobody decides on: something outside, or the clock, ends it. */
+export function internalWait({ kind, name, delayMs, expiresInMs }: InternalWaitInput): ProposalBody {
+  return {
+    kind,
+    commitment: name,
+    version: 1,
+    classes: {
+      sideEffectClass: "none",
+      approvalClass: "A0",
+      reversibilityClass: "R0",
+      sensitivityClass: "S1",
+      actionClass: "auto",
+    },
+    payload: {},
+    payloadSummary: name,
+    digest: "",
+    editSchema: null,
+    evidence: null,
+    requirement: { minApprovers: 0, roles: [] },
+    status: "awaiting_external",
+    semantics: "at-least-once",
+    backend: null,
+    delayMs: delayMs ?? NEVER_MS,
+    expiresInMs: expiresInMs ?? null,
+    externalRef: null,
+    groupId: null,
+    compensable: false,
+    waits: true,
+  };
+}

@@ -1,0 +1,99 @@
+import { z } from "zod";
+import { digestOf } from "../digest.ts";
+import { InputError } from "../errors.ts";
+import type { ExecutionIntent } from "../intent.ts";
+import { type Json, toJson } from "../json.ts";
+import type { DecisionOutcome } from "../outcome.ts";
+import type { ApprovalClass, Classes, Requirement, SensitivityClass } from "../policy.ts";
+import { requirementOf } from "../policy.ts";
+import { type ProposeOptions, propose, waitFor, waitingTask } from "./propose.ts";
+
+const TWO_DAYS_MS = 48 * 3_600_000;
+
+export interface DecisionRequest<Payload> extends ProposeOptions {
+  /** What is being decided, dotted and lower-case: `partner.approve`. */
+  readonly name: string;
+  /** What the reviewer looks at, and may edit if a `schema` is given. Plain JSON. */
+  readonly payload: Payload;
+  /** Lets a reviewer edit the payload within this schema. Without it: approve or reject only. */
+  readonly schema?: z.ZodType<Payload>;
+  /** Who signs off. Defaults to `A1`: one person. */
+  readonly approvalClass?: Exclude<ApprovalClass, "A0">;
+  readonly sensitivityClass?: SensitivityClass;
+  /** The roles that must sign off, in place of the class's default names. */
+  readonly approvers?: Partial<Requirement>;
+  readonly evidence?: unknown;
+  /** One line for people, without S2 or S3 data. Defaults to the name. */
+  readonly summary?: string;
+  /** It ends as `expired` after this long. Milliseconds, defaults to 48 hours. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * Asks people to decide on something that is no external effect, and waits for them.
+ * The answer is a value; `payload` in it is what was approved, edited maybe.
+ * @throws InputError when the payload does not fit the schema or is not plain JSON.
+ * @throws BoundaryError outside a durable graph.
+ */
+export async function requestDecision<Payload>(request: DecisionRequest<Payload>): Promise<DecisionOutcome<Payload>> {
+  const at = waitingTask("requestDecision()");
+  const { name, schema, approvalClass = "A1" } = request;
+  const payload = toJson(parse(request), `The payload of the decision '${name}'`);
+  const classes: Classes = {
+    sideEffectClass: "none",
+    approvalClass,
+    reversibilityClass: "R0",
+    sensitivityClass: request.sensitivityClass ?? "S1",
+    actionClass: "gated",
+  };
+  const { proposal, recorded } = propose(
+    at,
+    {
+      kind: "decision",
+      commitment: name,
+      version: 1,
+      classes,
+      payload,
+      payloadSummary: request.summary ?? name,
+      digest: digestOf({ commitment: name, version: 1, payload }),
+      editSchema: schema === undefined ? null : (z.toJSONSchema(schema) as Json),
+      evidence: request.evidence === undefined ? null : toJson(request.evidence, `The evidence of '${name}'`),
+      requirement: requirementOf(classes, request.approvers),
+      status: "awaiting_decision",
+      semantics: "at-least-once",
+      backend: null,
+      delayMs: 0,
+      expiresInMs: request.timeoutMs ?? TWO_DAYS_MS,
+      externalRef: null,
+      groupId: null,
+      compensable: false,
+      waits: true,
+    },
+    request,
+  );
+  return decisionOf(await waitFor(at, proposal, recorded));
+}
+
+function parse<Payload>({ name, payload, schema }: DecisionRequest<Payload>): Payload {
+  if (schema === undefined) return payload;
+  const result = schema.safeParse(payload);
+  if (result.success) return result.data;
+  throw new InputError(`The payload does not fit the schema of the decision '${name}'`, {
+    facts: { paths: result.error.issues.map((issue) => issue.path.join(".") || "$").join(", ") },
+    remedy: "Ask with a payload that a reviewer could approve as it is.",
+  });
+}
+
+function decisionOf<Payload>(intent: ExecutionIntent): DecisionOutcome<Payload> {
+  const common = { intentId: intent.id, payload: intent.payload as Payload };
+  switch (intent.status) {
+    case "rejected":
+      return { ...common, status: "rejected", reason: intent.error?.message ?? null };
+    case "expired":
+      return { ...common, status: "expired" };
+    case "cancelled":
+      return { ...common, status: "cancelled" };
+    default:
+      return { ...common, status: "approved" };
+  }
+}

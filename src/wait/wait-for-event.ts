@@ -1,0 +1,40 @@
+import type { z } from "zod";
+import { InputError } from "../errors.ts";
+import type { EventOutcome } from "../outcome.ts";
+import { internalWait, type ProposeOptions, propose, waitFor, waitingTask } from "./propose.ts";
+
+export interface WaitForEventOptions<Payload> extends Pick<ProposeOptions, "key"> {
+  /** What the event must carry. One that does not fit fails the node, with the event kept for a retry. */
+  readonly schema?: z.ZodType<Payload>;
+  /** It ends as `expired` after this long. Milliseconds. Left out: it waits for good. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * Waits for a named event from outside, sent to this thread with `cs.sendEvent()`. One that came
+ * before it was waited for is kept, and each event answers one wait, the oldest first.
+ * @throws BoundaryError outside a durable graph.
+ */
+export async function waitForEvent<Payload = unknown>(
+  name: string,
+  options: WaitForEventOptions<Payload> = {},
+): Promise<EventOutcome<Payload>> {
+  const at = waitingTask("waitForEvent()");
+  const body = internalWait({ kind: "event", name, expiresInMs: options.timeoutMs ?? null });
+  const { proposal, recorded } = propose(at, body, options);
+  const intent = await waitFor(at, proposal, recorded);
+  if (intent.status === "expired" || intent.status === "cancelled") {
+    return { status: intent.status, intentId: intent.id };
+  }
+  return { status: "received", intentId: intent.id, payload: parse(name, intent.output, options.schema) };
+}
+
+function parse<Payload>(name: string, payload: unknown, schema: z.ZodType<Payload> | undefined): Payload {
+  if (schema === undefined) return payload as Payload;
+  const result = schema.safeParse(payload);
+  if (result.success) return result.data;
+  throw new InputError(`The event '${name}' does not carry what this node expects`, {
+    facts: { paths: result.error.issues.map((issue) => issue.path.join(".") || "$").join(", ") },
+    remedy: "Correct the node's schema and retry the thread: the event is kept.",
+  });
+}
