@@ -34,7 +34,7 @@ export async function insertCompensationStep(
         semantics, backend, waits, compensable, compensates, not_before, checkpoint_ns, checkpoint_id, task_id,
         action, changed_by_type, changed_by, created_at, updated_at)
       select step.id, e.tenant, e.thread_id, 'compensation', e.commitment, e.version, e.workflow_key, step.id::text,
-        e.correlation_id, $2, e.trace_id, e.side_effect_class, e.approval_class, e.reversibility_class,
+        e.correlation_id, r.id::text, e.trace_id, e.side_effect_class, e.approval_class, e.reversibility_class,
         e.sensitivity_class, e.action_class, e.proposed_by, 'automated_workflow', r.payload, e.payload_summary,
         e.digest, e.digest, 0, '[]', 'runnable', 'at-least-once', e.backend, false, false, e.id, ${tx.schema}.clock(),
         e.checkpoint_ns, e.checkpoint_id, e.task_id, 'intent.recorded', 'automated_workflow', 'countersign',

@@ -46,12 +46,12 @@ export interface Recorded {
  */
 export function commit<Input, Output>(
   commitment: Commitment<Input, Output>,
-  input: Input,
+  input: NoInfer<Input>,
   options: CommitOptions & { readonly wait: false },
 ): Promise<Recorded>;
 export function commit<Input, Output>(
   commitment: Commitment<Input, Output>,
-  input: Input,
+  input: NoInfer<Input>,
   options?: CommitOptions & { readonly wait?: true },
 ): Promise<Outcome<Input, Output>>;
 export async function commit<Input, Output>(

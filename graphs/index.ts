@@ -1,0 +1,3 @@
+export { type PartnerCommitments, partnerCommitments, Terms } from "./partner-approval/commitments.ts";
+export { type PartnerInput, type PartnerStage, type PartnerType, partnerApproval } from "./partner-approval/graph.ts";
+export type { PartnerProviders, ProviderCall } from "./partner-approval/providers.ts";
