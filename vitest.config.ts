@@ -12,6 +12,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     // Two at once: the files share one Postgres, and the machines have two cores.
     maxWorkers: 2,
+    maxConcurrency: 3,
   },
   // Graphs and examples import the package by its name; in tests that is its sources.
   resolve: {

@@ -15,8 +15,6 @@ export const ERROR_SOURCE_CHANNEL = "__error_source_node__";
 export const INTENT_CHANNEL = "__countersign_intent__";
 /** The key in `configurable` under which a drive travels to nodes, `put` and `putWrites`. */
 export const DRIVE_KEY = "__countersign_drive";
-/** LangGraph's own resume values are never read; a thread of ours never stores one. */
-export const RESUME_CHANNEL = "__resume__";
 
 /** The running task, as LangGraph's config shows it to a node, a tool or a `task()`. */
 export interface RunningTask {

@@ -1,6 +1,6 @@
 import type { ExecutionIntent } from "../intent.ts";
 import type { Queryable } from "./client.ts";
-import { type IntentRow, intentFromRow } from "./intents.ts";
+import { loadThreadIntents } from "./intents.ts";
 
 /** Threads in which something is to be undone, or a step of that has ended. */
 export async function loadThreadsToCompensate(db: Queryable, limit: number): Promise<string[]> {
@@ -12,13 +12,21 @@ export async function loadThreadsToCompensate(db: Queryable, limit: number): Pro
   return rows.map((row) => row.thread_id);
 }
 
-/** All intents of a thread, locked in the order of their ids, so that none of them ends meanwhile. */
+/**
+ * All intents of a thread, with nothing able to change them or to add to them until the transaction
+ * ends: its intents are locked in the order of their ids, then its own row, without which no driver
+ * records anything; only then are they read.
+ */
 export async function lockThreadIntents(tx: Queryable, threadId: string): Promise<ExecutionIntent[]> {
-  const rows = await tx.query<IntentRow>({
-    text: `select * from ${tx.schema}.execution_intents where thread_id = $1 order by id for no key update`,
+  await tx.query({
+    text: `select from ${tx.schema}.execution_intents where thread_id = $1 order by id for no key update`,
     values: [threadId],
   });
-  return rows.map(intentFromRow);
+  await tx.query({
+    text: `select from ${tx.schema}.threads where thread_id = $1 for no key update`,
+    values: [threadId],
+  });
+  return loadThreadIntents(tx, threadId);
 }
 
 /** Records the step that undoes an effect, runnable at once, and marks the effect. */

@@ -6,7 +6,7 @@ const RECONNECT_MS = 1_000;
 
 /** Two transactions met (serialization failure, deadlock): the one that lost is run again. */
 const RETRYABLE = new Set(["40001", "40P01"]);
-const MAX_TRANSACTION_ATTEMPTS = 3;
+const MAX_ATTEMPTS = 3;
 
 export interface PostgresDatabaseOptions {
   readonly schema: string;
@@ -23,19 +23,11 @@ export function postgresDatabase(source: string | pg.Pool, options: PostgresData
   const { schema } = options;
 
   return {
-    ...runner(pool, schema, prepare),
+    schema,
+    query: (statement) => retrying(() => runner(pool, schema, prepare).query(statement)),
     kind: "postgres",
     pool: pool as unknown as PoolLike,
-    async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
-      for (let attempt = 1; ; attempt++) {
-        try {
-          return await runTransaction(pool, work, (client) => runner(client, schema, prepare));
-        } catch (error) {
-          if (attempt >= MAX_TRANSACTION_ATTEMPTS || !RETRYABLE.has((error as { code?: string }).code ?? ""))
-            throw error;
-        }
-      }
-    },
+    transaction: (work) => retrying(() => runTransaction(pool, work, (client) => runner(client, schema, prepare))),
     async execute(tx, text) {
       await tx.query({ text });
     },
@@ -44,6 +36,17 @@ export function postgresDatabase(source: string | pg.Pool, options: PostgresData
       if (typeof source === "string") await pool.end();
     },
   };
+}
+
+/** What the database rolled back because of another transaction is simply run again. */
+async function retrying<T>(run: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await run();
+    } catch (error) {
+      if (attempt >= MAX_ATTEMPTS || !RETRYABLE.has((error as { code?: string }).code ?? "")) throw error;
+    }
+  }
 }
 
 async function runTransaction<T>(
