@@ -68,17 +68,14 @@ export async function commit<Input, Output>(
   return outcomeOf(await waitFor(at, proposal, recorded));
 }
 
-/** One entry of {@link commitAll}. */
-export interface CommitRequest<Input = unknown, Output = unknown> extends Omit<CommitOptions, "wait"> {
-  readonly commitment: Commitment<Input, Output>;
-  readonly input: Input;
-}
+type InputOf<C> = C extends Commitment<infer Input, infer _Output> ? Input : never;
+type OutputOf<C> = C extends Commitment<infer _Input, infer Output> ? Output : never;
 
-type OutcomesOf<Requests extends readonly CommitRequest<never, unknown>[]> = {
-  -readonly [Index in keyof Requests]: Requests[Index] extends { commitment: Commitment<infer Input, infer Output> }
-    ? Outcome<Input, Output>
-    : never;
-};
+/** One entry of {@link commitAll}. */
+export interface CommitRequest<C extends AnyCommitment = AnyCommitment> extends Omit<CommitOptions, "wait"> {
+  readonly commitment: C;
+  readonly input: InputOf<C>;
+}
 
 /**
  * Proposes several commitments as one: they are recorded together, and once one of them is rejected,
@@ -86,17 +83,19 @@ type OutcomesOf<Requests extends readonly CommitRequest<never, unknown>[]> = {
  * where the commitment can (rule 17).
  * @returns the outcomes, in the order of the requests, when all have ended.
  */
-export async function commitAll<const Requests extends readonly CommitRequest<never, unknown>[]>(
-  requests: Requests,
-): Promise<OutcomesOf<Requests>> {
+export async function commitAll<Commitments extends readonly AnyCommitment[]>(
+  requests: readonly [...{ [Index in keyof Commitments]: CommitRequest<Commitments[Index]> }],
+): Promise<{
+  -readonly [Index in keyof Commitments]: Outcome<InputOf<Commitments[Index]>, OutputOf<Commitments[Index]>>;
+}> {
   const at = waitingTask("commitAll()");
   const groupId = intentIdOf({ ...at.task, key: `group:${at.attempt.nextPlace("group")}` });
   // All are checked before any is asked for: one bad input records nothing of the others.
-  const proposed = (requests as unknown as readonly CommitRequest[]).map((request) =>
+  const proposed = (requests as readonly CommitRequest[]).map((request) =>
     proposeEffect(at, request.commitment, request.input, request, groupId),
   );
   const ended = await Promise.all(proposed.map(({ proposal, recorded }) => waitFor(at, proposal, recorded)));
-  return ended.map((intent) => outcomeOf(intent)) as OutcomesOf<Requests>;
+  return ended.map((intent) => outcomeOf(intent)) as never;
 }
 
 function proposeEffect<Input, Output>(
