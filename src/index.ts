@@ -33,12 +33,15 @@ export type {
   SideEffectClass,
 } from "./policy.ts";
 export type { RetryPolicy } from "./retry.ts";
-export { type Countersign, countersign, type PendingFilter, type Result } from "./runtime/countersign.ts";
+export type { AuditTrail } from "./runtime/audit-trail.ts";
+export { type Countersign, countersign } from "./runtime/countersign.ts";
 export type { ApproveOptions, RejectOptions } from "./runtime/decide.ts";
 export type { ForkOptions, ThreadSnapshot } from "./runtime/history.ts";
+export type { PendingFilter } from "./runtime/inbox.ts";
 export type { CountersignOptions } from "./runtime/options.ts";
 export type { CompleteOptions, EffectRef, EventInput, FailOptions } from "./runtime/outside.ts";
 export type { Run, StartOptions, StreamOptions } from "./runtime/start.ts";
+export type { Result } from "./runtime/timeline.ts";
 export { type CommitOptions, type CommitRequest, commit, commitAll, type Recorded } from "./wait/commit.ts";
 export { type CompensateOptions, compensate } from "./wait/compensate.ts";
 export { type DecisionRequest, requestDecision } from "./wait/request-decision.ts";

@@ -1,31 +1,17 @@
-import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
-import { CountersignSaver } from "../../checkpointers/saver.ts";
-import { type AuditBreak, type AuditRow, verifyAuditChain } from "../audit.ts";
-import type { BackendWorker } from "../backend.ts";
-import { loadAudit, loadChainHeads } from "../database/audit-log.ts";
-import type { Database } from "../database/client.ts";
-import { loadInbox } from "../database/inbox.ts";
+import type { AuditRow } from "../audit.ts";
 import { loadIntent, loadThreadIntents } from "../database/intents.ts";
 import { loadThread, retryThread, type ThreadRow, type ThreadStatus } from "../database/threads.ts";
-import { Wakeups } from "../database/wakeups.ts";
 import type { Principal } from "../decision.ts";
-import { DatabaseError, OptionError, ThreadError } from "../errors.ts";
+import { DatabaseError, ThreadError } from "../errors.ts";
 import type { AnyGraph, Graph } from "../graph.ts";
 import type { ExecutionIntent } from "../intent.ts";
 import { toJson } from "../json.ts";
-import { type ApproveOptions, type DecideContext, type RejectOptions, recordDecision } from "./decide.ts";
-import { Driver } from "./driver.ts";
-import { assertDurabilityHonoured } from "./durability-check.ts";
-import {
-  type ForkOptions,
-  forkThread,
-  type HistoryContext,
-  historyOf,
-  stateOf,
-  type ThreadSnapshot,
-} from "./history.ts";
-import { type CountersignOptions, openDatabase, type Settings, settingsOf } from "./options.ts";
+import { assemble, type Parts } from "./assemble.ts";
+import { AuditTrail } from "./audit-trail.ts";
+import { type ApproveOptions, type RejectOptions, recordDecision } from "./decide.ts";
+import { type ForkOptions, forkThread, historyOf, stateOf, type ThreadSnapshot } from "./history.ts";
+import { type PendingFilter, pendingRequests } from "./inbox.ts";
+import type { CountersignOptions } from "./options.ts";
 import {
   type CompleteOptions,
   cancelIntent,
@@ -35,38 +21,11 @@ import {
   type EventInput,
   type FailOptions,
   failEffect,
-  type OutsideContext,
   replay,
   sendEvent,
 } from "./outside.ts";
-import { Registry } from "./registry.ts";
 import { type Run, type StartOptions, type StreamOptions, startThread, streamThread } from "./start.ts";
-import { Sweeper } from "./sweeper.ts";
-import { timeline, unknownThread, untilEnded } from "./timeline.ts";
-
-/** Which requests `pending()` lists. All given conditions must hold. */
-export interface PendingFilter {
-  readonly tenant?: string;
-  readonly threadId?: string;
-  /** The name of a commitment or decision. */
-  readonly commitment?: string;
-  /** Only what a person with this role may decide. */
-  readonly role?: string;
-  /** Only what this person has not approved yet. */
-  readonly principalId?: string;
-  /** The last intent of the page before. */
-  readonly after?: Pick<ExecutionIntent, "createdAt" | "id">;
-  /** At most 500. Defaults to 100. */
-  readonly limit?: number;
-}
-
-/** How a thread ended. */
-export interface Result<Output = unknown> {
-  readonly threadId: string;
-  readonly status: "completed" | "cancelled" | "compensated" | "compensation_failed";
-  /** What the graph ended with; undefined if it never did. */
-  readonly output: Output | undefined;
-}
+import { type Result, resultOf, timeline, unknownThread } from "./timeline.ts";
 
 /**
  * Opens Countersign on a database: applies pending migrations, compiles the graphs, and binds the
@@ -74,64 +33,18 @@ export interface Result<Output = unknown> {
  * @throws OptionError, DefinitionError, DatabaseError; nothing stays open then.
  */
 export async function countersign(options: CountersignOptions): Promise<Countersign> {
-  const settings = settingsOf(options);
-  const database = await openDatabase(options.database, settings);
-  const wakeups = new Wakeups();
-  try {
-    const saver = new CountersignSaver(database);
-    await saver.setup();
-    const registry = new Registry(options.graphs, { checkpointer: saver, store: options.store });
-    if (options.graphs.some((graph) => graph.durability === "durable")) await assertDurabilityHonoured();
-    await wakeups.open(database);
-    return new Countersign({ options, settings, database, wakeups, saver, registry });
-  } catch (error) {
-    await wakeups.close();
-    await database.close();
-    throw error;
-  }
-}
-
-interface Parts {
-  readonly options: CountersignOptions;
-  readonly settings: Settings;
-  readonly database: Database;
-  readonly wakeups: Wakeups;
-  readonly saver: CountersignSaver;
-  readonly registry: Registry;
+  return new Countersign(await assemble(options));
 }
 
 /** A process's handle on the outbox. Made by {@link countersign}. */
 export class Countersign implements AsyncDisposable {
   readonly #parts: Parts;
-  readonly #driver: Driver;
-  readonly #sweeper: Sweeper;
-  readonly #worker: BackendWorker;
-  readonly #decide: DecideContext;
-  readonly #outside: OutsideContext;
-  readonly #history: HistoryContext;
   readonly #closing = new AbortController();
   readonly #working = new Set<Promise<void>>();
 
   /** @internal Use {@link countersign}. */
   constructor(parts: Parts) {
     this.#parts = parts;
-    const { settings, database, wakeups, registry, saver, options } = parts;
-    const { backend } = options;
-    const { commitments } = registry;
-    const processId = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
-    const shared = { ...settings, database, wakeups };
-    this.#driver = new Driver({
-      ...shared,
-      registry,
-      serializer: saver.serde,
-      driverId: processId,
-      ownerOf: () => backend.name,
-    });
-    this.#sweeper = new Sweeper(shared);
-    this.#worker = backend.open({ ...shared, commitments, workerId: processId });
-    this.#decide = { database, commitments };
-    this.#outside = { database, commitments, released: (intent) => this.#worker.released(intent) };
-    this.#history = { database, registry, saver, driverId: processId, leaseMs: settings.leaseMs };
   }
 
   /**
@@ -145,7 +58,7 @@ export class Countersign implements AsyncDisposable {
     options: StartOptions = {},
   ): Promise<Run<Output>> {
     this.#assertOpen();
-    return startThread(this.#starting, graph as AnyGraph, input, options) as Promise<Run<Output>>;
+    return startThread(this.#parts.starting, graph as AnyGraph, input, options) as Promise<Run<Output>>;
   }
 
   /**
@@ -162,30 +75,18 @@ export class Countersign implements AsyncDisposable {
   ): AsyncGenerator<unknown, Run> {
     this.#assertOpen();
     return typeof subject === "string"
-      ? streamThread(this.#starting, subject, inputOrOptions as StreamOptions)
+      ? streamThread(this.#parts.starting, subject, inputOrOptions as StreamOptions)
       : streamThread(
-          this.#starting,
+          this.#parts.starting,
           { graph: subject, input: inputOrOptions },
           options as StartOptions & StreamOptions,
         );
   }
 
-  get #starting() {
-    const { database, registry, saver, settings } = this.#parts;
-    return {
-      database,
-      registry,
-      serializer: saver.serde,
-      driver: this.#driver,
-      driverId: this.#history.driverId,
-      leaseMs: settings.leaseMs,
-    };
-  }
-
   /** Drives a thread now, if it is ready or its driver died; else says how it stands. */
   async drive(threadId: string): Promise<ThreadStatus> {
     this.#assertOpen();
-    const result = await this.#driver.driveById(threadId);
+    const result = await this.#parts.driver.driveById(threadId);
     return result?.status ?? (await this.#thread(threadId)).status;
   }
 
@@ -208,20 +109,7 @@ export class Countersign implements AsyncDisposable {
     threadId: string,
     { signal }: { readonly signal?: AbortSignal } = {},
   ): Promise<Result<Output>> {
-    const status = await untilEnded(this.#timeline(threadId, signal));
-    const thread = await this.#thread(threadId);
-    if (status === "failed" || status === "lost") {
-      throw new ThreadError("THREAD_FAILED", `The thread is ${status}`, {
-        facts: { threadId, error: thread.error?.code },
-        remedy: "Look at its events, mend the cause, then cs.retry(threadId).",
-        cause: thread.error,
-      });
-    }
-    const output =
-      thread.output === null || thread.output_type === null
-        ? undefined
-        : ((await this.#parts.saver.serde.loadsTyped(thread.output_type, thread.output)) as Output);
-    return { threadId, status: status as Result["status"], output };
+    return resultOf<Output>(this.#timeline(threadId, signal), this.#parts.saver.serde);
   }
 
   /** What happened on a thread, from its start and live until it ends: its audit rows in their order. */
@@ -237,31 +125,24 @@ export class Countersign implements AsyncDisposable {
 
   /** The state of a thread now. */
   state(threadId: string): Promise<ThreadSnapshot> {
-    return stateOf(this.#history, threadId);
+    return stateOf(this.#parts.history, threadId);
   }
 
   /** The states of a thread, the newest first. */
   history(threadId: string): AsyncGenerator<ThreadSnapshot> {
-    return historyOf(this.#history, threadId);
+    return historyOf(this.#parts.history, threadId);
   }
 
   /** Goes back to a checkpoint and on from there, with new intents; what still waited is cancelled. Drives it. */
   async fork(threadId: string, options: ForkOptions): Promise<ThreadStatus> {
     this.#assertOpen();
-    await forkThread(this.#history, threadId, options);
+    await forkThread(this.#parts.history, threadId, options);
     return this.drive(threadId);
   }
 
   /** Requests that wait for people, across threads, the oldest first. */
   async pending(filter: PendingFilter = {}): Promise<ExecutionIntent[]> {
-    const { limit = 100 } = filter;
-    if (!Number.isInteger(limit) || limit < 1 || limit > 500) {
-      throw new OptionError("pending() got a limit that makes no sense", {
-        facts: { limit: String(limit) },
-        remedy: "Give a whole number from 1 to 500, and page with `after`.",
-      });
-    }
-    return loadInbox(this.#parts.database, { ...filter, limit });
+    return pendingRequests(this.#parts.database, filter);
   }
 
   /** One intent, or `undefined`. */
@@ -276,7 +157,7 @@ export class Countersign implements AsyncDisposable {
 
   /** Approves what the digest stands for. @throws DecisionError or IntentError; nothing changes then. */
   approve(intentId: string, options: ApproveOptions): Promise<ExecutionIntent> {
-    return recordDecision(this.#decide, { intentId, verdict: "approve", options });
+    return recordDecision(this.#parts.deciding, { intentId, verdict: "approve", options });
   }
 
   /**
@@ -289,65 +170,47 @@ export class Countersign implements AsyncDisposable {
     options: ApproveOptions,
   ): Promise<ExecutionIntent> {
     const json = toJson(amendment, "The edit");
-    return recordDecision(this.#decide, { intentId, verdict: "edit", options, amendment: json });
+    return recordDecision(this.#parts.deciding, { intentId, verdict: "edit", options, amendment: json });
   }
 
   /** Rejects, finally: nothing of it, nor of its `commitAll`, starts any more (G5). */
   reject(intentId: string, options: RejectOptions): Promise<ExecutionIntent> {
-    return recordDecision(this.#decide, { intentId, verdict: "reject", options });
+    return recordDecision(this.#parts.deciding, { intentId, verdict: "reject", options });
   }
 
   /** Ends a pending effect as done: what a webhook calls. The same word twice is one outcome. */
   complete(ref: EffectRef, options: CompleteOptions): Promise<void> {
-    return completeEffect(this.#outside, ref, options);
+    return completeEffect(this.#parts.outside, ref, options);
   }
 
   /** Ends a pending or `unknown` effect as failed. */
   fail(ref: EffectRef, options: FailOptions): Promise<void> {
-    return failEffect(this.#outside, ref, options);
+    return failEffect(this.#parts.outside, ref, options);
   }
 
   /** Sends a named event to a thread; it is kept until something waits for it. False when it came before. */
   sendEvent(threadId: string, event: EventInput): Promise<boolean> {
-    return sendEvent(this.#outside, threadId, event);
+    return sendEvent(this.#parts.outside, threadId, event);
   }
 
   /** Gives up one intent: at once if it has not started; one that runs is asked to stop. */
   cancelIntent(intentId: string, { by }: { readonly by: Principal }): Promise<void> {
-    return cancelIntent(this.#outside, intentId, by);
+    return cancelIntent(this.#parts.outside, intentId, by);
   }
 
   /** Ends a thread: nothing more of it is recorded or started. */
   cancel(threadId: string, { by }: { readonly by: Principal }): Promise<void> {
-    return cancelThreadById(this.#outside, threadId, by);
+    return cancelThreadById(this.#parts.outside, threadId, by);
   }
 
   /** Runs a dead letter again, under the same key; an at-most-once one needs its decisions anew. */
   replay(intentId: string, { by }: { readonly by: Principal }): Promise<ExecutionIntent> {
-    return replay(this.#outside, intentId, by);
+    return replay(this.#parts.outside, intentId, by);
   }
 
   /** The audit trail: read it, and verify that nobody changed it (G8). */
-  readonly audit = {
-    list: (threadId: string): Promise<AuditRow[]> => this.#auditRows(threadId),
-    /** The first break of each chain that does not hold; empty when all hold. */
-    verify: async (filter: { readonly threadId?: string } = {}): Promise<AuditBreak[]> => {
-      const breaks: AuditBreak[] = [];
-      for (const head of await loadChainHeads(this.#parts.database, filter.threadId)) {
-        const broken = verifyAuditChain(await this.#auditRows(head.threadId), head);
-        if (broken !== undefined) breaks.push({ ...broken, threadId: head.threadId });
-      }
-      return breaks;
-    },
-  };
-
-  async #auditRows(threadId: string): Promise<AuditRow[]> {
-    const rows: AuditRow[] = [];
-    for (;;) {
-      const page = await loadAudit(this.#parts.database, { threadId, afterSeq: rows.length });
-      rows.push(...page);
-      if (page.length === 0) return rows;
-    }
+  get audit(): AuditTrail {
+    return new AuditTrail(this.#parts.database);
   }
 
   /**
@@ -359,9 +222,11 @@ export class Countersign implements AsyncDisposable {
     this.#assertOpen();
     if (until === "idle") return this.#untilIdle();
     const stop = signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
-    const working = Promise.all([this.#driver.run(stop), this.#worker.run(stop), this.#sweeper.run(stop)]).then(
-      () => {},
-    );
+    const working = Promise.all([
+      this.#parts.driver.run(stop),
+      this.#parts.worker.run(stop),
+      this.#parts.sweeper.run(stop),
+    ]).then(() => {});
     this.#working.add(working);
     try {
       await working;
@@ -372,9 +237,9 @@ export class Countersign implements AsyncDisposable {
 
   async #untilIdle(): Promise<void> {
     for (;;) {
-      const swept = await this.#sweeper.tick();
-      const driven = await this.#driver.tick();
-      const carriedOut = await this.#worker.tick();
+      const swept = await this.#parts.sweeper.tick();
+      const driven = await this.#parts.driver.tick();
+      const carriedOut = await this.#parts.worker.tick();
       if (swept + driven + carriedOut === 0) return;
     }
   }
@@ -389,7 +254,7 @@ export class Countersign implements AsyncDisposable {
     this.#closing.abort(
       new DatabaseError("CLOSED", "Countersign was closed", { remedy: "Open it again with countersign()." }),
     );
-    await Promise.all([this.#worker.drain(timeoutMs), this.#driver.drain(timeoutMs)]);
+    await Promise.all([this.#parts.worker.drain(timeoutMs), this.#parts.driver.drain(timeoutMs)]);
     await Promise.allSettled(this.#working);
     await this.#parts.wakeups.close();
     await this.#parts.database.close();

@@ -4,6 +4,7 @@ import type { Database } from "../database/client.ts";
 import { loadThread, type ThreadStatus } from "../database/threads.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { ThreadError } from "../errors.ts";
+import type { Serializer } from "./drive-thread.ts";
 
 /** A thread in one of these goes on only if somebody asks for it. */
 const ENDED: ReadonlySet<ThreadStatus> = new Set([
@@ -16,7 +17,7 @@ const ENDED: ReadonlySet<ThreadStatus> = new Set([
 ]);
 
 /** Whether a thread has ended. */
-export function isEnded(status: ThreadStatus): boolean {
+function isEnded(status: ThreadStatus): boolean {
   return ENDED.has(status);
 }
 
@@ -51,7 +52,7 @@ export async function* timeline(input: TimelineInput): AsyncGenerator<AuditRow> 
 }
 
 /** Waits until a thread has ended. @throws ThreadError `THREAD_NOT_FOUND`; the signal's reason on abort. */
-export async function untilEnded(input: TimelineInput): Promise<ThreadStatus> {
+async function untilEnded(input: TimelineInput): Promise<ThreadStatus> {
   const { database, wakeups, threadId, signal } = input;
   for (;;) {
     signal.throwIfAborted();
@@ -64,6 +65,35 @@ export async function untilEnded(input: TimelineInput): Promise<ThreadStatus> {
     }
     await watch.until(input.pollIntervalMs, signal);
   }
+}
+
+/** How a thread ended. */
+export interface Result<Output = unknown> {
+  readonly threadId: string;
+  readonly status: "completed" | "cancelled" | "compensated" | "compensation_failed";
+  /** What the graph ended with; undefined if it never did. */
+  readonly output: Output | undefined;
+}
+
+/**
+ * Waits for the end of a thread and says how it ended.
+ * @throws ThreadError `THREAD_FAILED` when it failed or was lost: it can be retried then.
+ */
+export async function resultOf<Output>(input: TimelineInput, serializer: Serializer): Promise<Result<Output>> {
+  const { database, threadId } = input;
+  const status = await untilEnded(input);
+  const thread = await loadThread(database, threadId);
+  if (thread === undefined) throw unknownThread(threadId);
+  if (status === "failed" || status === "lost") {
+    throw new ThreadError("THREAD_FAILED", `The thread is ${status}`, {
+      facts: { threadId, error: thread.error?.code },
+      remedy: "Look at its events, mend the cause, then cs.retry(threadId).",
+      cause: thread.error,
+    });
+  }
+  const { output_type: type, output } = thread;
+  const value = type === null || output === null ? undefined : await serializer.loadsTyped(type, output);
+  return { threadId, status: status as Result["status"], output: value as Output | undefined };
 }
 
 /** @internal */

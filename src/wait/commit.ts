@@ -6,14 +6,8 @@ import { type ExecutionIntent, type IntentProposal, intentIdOf } from "../intent
 import { toJson } from "../json.ts";
 import { type Outcome, outcomeOf } from "../outcome.ts";
 import { type Requirement, requirementOf } from "../policy.ts";
-import {
-  type ProposeOptions,
-  propose,
-  recordWithoutWaiting,
-  type WaitingTask,
-  waitFor,
-  waitingTask,
-} from "./propose.ts";
+import { type ProposeOptions, propose, type WaitingTask, waitingTask } from "./propose.ts";
+import { recordWithoutWaiting, waitFor } from "./wait-for.ts";
 
 export interface CommitOptions extends ProposeOptions {
   /** What the reviewer is to see: sources, assumptions, alternatives, how to undo it. Plain JSON. */

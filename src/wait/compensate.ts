@@ -1,6 +1,7 @@
 import { toJson } from "../json.ts";
 import type { CompensationOutcome } from "../outcome.ts";
-import { internalWait, type ProposeOptions, propose, waitFor, waitingTask } from "./propose.ts";
+import { internalWait, type ProposeOptions, propose, waitingTask } from "./propose.ts";
+import { waitFor } from "./wait-for.ts";
 
 export interface CompensateOptions extends Pick<ProposeOptions, "key"> {
   /** Why; each `compensate` handler gets it. Without S2 or S3 data. */

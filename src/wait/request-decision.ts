@@ -6,7 +6,8 @@ import { type Json, toJson } from "../json.ts";
 import type { DecisionOutcome } from "../outcome.ts";
 import type { ApprovalClass, Classes, Requirement, SensitivityClass } from "../policy.ts";
 import { requirementOf } from "../policy.ts";
-import { type ProposeOptions, propose, waitFor, waitingTask } from "./propose.ts";
+import { type ProposeOptions, propose, waitingTask } from "./propose.ts";
+import { waitFor } from "./wait-for.ts";
 
 const TWO_DAYS_MS = 48 * 3_600_000;
 

@@ -1,5 +1,6 @@
 import { OptionError } from "../errors.ts";
-import { internalWait, type ProposeOptions, propose, waitFor, waitingTask } from "./propose.ts";
+import { internalWait, type ProposeOptions, propose, waitingTask } from "./propose.ts";
+import { waitFor } from "./wait-for.ts";
 
 /** Ten years: longer is a mistake in the unit. */
 const LONGEST_MS = 10 * 365 * 24 * 3_600_000;

@@ -1,7 +1,8 @@
 import type { z } from "zod";
 import { InputError } from "../errors.ts";
 import type { EventOutcome } from "../outcome.ts";
-import { internalWait, type ProposeOptions, propose, waitFor, waitingTask } from "./propose.ts";
+import { internalWait, type ProposeOptions, propose, waitingTask } from "./propose.ts";
+import { waitFor } from "./wait-for.ts";
 
 export interface WaitForEventOptions<Payload> extends Pick<ProposeOptions, "key"> {
   /** What the event must carry. One that does not fit fails the node, with the event kept for a retry. */

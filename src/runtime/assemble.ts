@@ -1,0 +1,78 @@
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { CountersignSaver } from "../../checkpointers/saver.ts";
+import type { BackendWorker } from "../backend.ts";
+import type { Database } from "../database/client.ts";
+import { Wakeups } from "../database/wakeups.ts";
+import type { DecideContext } from "./decide.ts";
+import { Driver } from "./driver.ts";
+import { assertDurabilityHonoured } from "./durability-check.ts";
+import type { HistoryContext } from "./history.ts";
+import { type CountersignOptions, openDatabase, type Settings, settingsOf } from "./options.ts";
+import type { OutsideContext } from "./outside.ts";
+import { Registry } from "./registry.ts";
+import type { StartContext } from "./start.ts";
+import { Sweeper } from "./sweeper.ts";
+
+/** Everything behind a handle, wired to one database. */
+export interface Parts {
+  readonly settings: Settings;
+  readonly database: Database;
+  readonly wakeups: Wakeups;
+  readonly saver: CountersignSaver;
+  readonly driver: Driver;
+  readonly sweeper: Sweeper;
+  readonly worker: BackendWorker;
+  readonly starting: StartContext;
+  readonly deciding: DecideContext;
+  readonly outside: OutsideContext;
+  readonly history: HistoryContext;
+}
+
+/** Opens the database, migrates it, compiles the graphs and binds the backend; closes again what it opened if that fails. */
+export async function assemble(options: CountersignOptions): Promise<Parts> {
+  const settings = settingsOf(options);
+  const database = await openDatabase(options.database, settings);
+  const wakeups = new Wakeups();
+  try {
+    const saver = new CountersignSaver(database);
+    await saver.setup();
+    const registry = new Registry(options.graphs, { checkpointer: saver, store: options.store });
+    if (options.graphs.some((graph) => graph.durability === "durable")) await assertDurabilityHonoured();
+    await wakeups.open(database);
+    return wire({ options, settings, database, wakeups, saver, registry });
+  } catch (error) {
+    await wakeups.close();
+    await database.close();
+    throw error;
+  }
+}
+
+interface Opened extends Pick<Parts, "settings" | "database" | "wakeups" | "saver"> {
+  readonly options: CountersignOptions;
+  readonly registry: Registry;
+}
+
+function wire({ options, settings, database, wakeups, saver, registry }: Opened): Parts {
+  const { backend } = options;
+  const { leaseMs } = settings;
+  const { commitments } = registry;
+  const driverId = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
+  const shared = { ...settings, database, wakeups };
+  const serializer = saver.serde;
+  const driver = new Driver({ ...shared, registry, serializer, driverId, ownerOf: () => backend.name });
+  const worker = backend.open({ ...shared, commitments, workerId: driverId });
+  return {
+    settings,
+    database,
+    wakeups,
+    saver,
+    driver,
+    worker,
+    sweeper: new Sweeper(shared),
+    starting: { database, registry, serializer, driver, driverId, leaseMs },
+    deciding: { database, commitments },
+    outside: { database, commitments, released: (intent) => worker.released(intent) },
+    history: { database, registry, saver, driverId, leaseMs },
+  };
+}

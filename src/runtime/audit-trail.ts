@@ -1,0 +1,33 @@
+import { type AuditBreak, type AuditRow, verifyAuditChain } from "../audit.ts";
+import { loadAudit, loadChainHeads } from "../database/audit-log.ts";
+import type { Database } from "../database/client.ts";
+
+/** The audit trail of a database (G8). */
+export class AuditTrail {
+  readonly #database: Database;
+
+  /** @internal */
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Every row of a thread, in order: what `verifyAuditChain` takes, also offline. */
+  async list(threadId: string): Promise<AuditRow[]> {
+    const rows: AuditRow[] = [];
+    for (;;) {
+      const page = await loadAudit(this.#database, { threadId, afterSeq: rows.length });
+      rows.push(...page);
+      if (page.length === 0) return rows;
+    }
+  }
+
+  /** The first break of each chain that does not hold, of one thread or of all; empty when all hold. */
+  async verify({ threadId }: { readonly threadId?: string } = {}): Promise<AuditBreak[]> {
+    const breaks: AuditBreak[] = [];
+    for (const head of await loadChainHeads(this.#database, threadId)) {
+      const broken = verifyAuditChain(await this.list(head.threadId), head);
+      if (broken !== undefined) breaks.push({ ...broken, threadId: head.threadId });
+    }
+    return breaks;
+  }
+}
