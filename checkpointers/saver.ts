@@ -15,7 +15,7 @@ import { assertSchemaName, DEFAULT_SCHEMA } from "../src/database/migrate.ts";
 import { pgliteDatabase } from "../src/database/pglite.ts";
 import { postgresDatabase } from "../src/database/postgres.ts";
 import { Drive } from "../src/drive.ts";
-import { BoundaryError } from "../src/errors.ts";
+import { BoundaryError, OptionError } from "../src/errors.ts";
 import { DRIVE_KEY } from "../src/langgraph.ts";
 import { type CheckpointTupleRow, checkpointStatement, headStatement, listStatement } from "./read-statements.ts";
 import { setUp } from "./setup.ts";
@@ -76,6 +76,7 @@ export class CountersignSaver extends PostgresSaver {
     metadata: CheckpointMetadata,
     newVersions: ChannelVersions,
   ): Promise<RunnableConfig> {
+    assertConfigured(config, "thread_id");
     const issuedAt = performance.now();
     const { threadId, ns, checkpointId: parent, drive, run } = placeOf(config);
     const place = { threadId, ns, checkpointId: checkpoint.id };
@@ -103,6 +104,7 @@ export class CountersignSaver extends PostgresSaver {
   }
 
   override async putWrites(config: RunnableConfig, writes: PendingWrite[], taskId: string): Promise<void> {
+    assertConfigured(config, "thread_id", "checkpoint_id");
     const { threadId, ns, checkpointId, drive, run } = placeOf(config);
     const place = { threadId, ns, checkpointId: checkpointId ?? "" };
     const ticket = this.#join(run, "writes", place, place, drive, async () => {
@@ -239,6 +241,15 @@ function placeOf(config: RunnableConfig): Place {
     drive: drive instanceof Drive ? drive : undefined,
     run: drive instanceof Drive ? drive : (control ?? config),
   };
+}
+
+function assertConfigured(config: RunnableConfig, ...keys: readonly string[]): void {
+  for (const key of keys) {
+    if (config.configurable?.[key]) continue;
+    throw new OptionError(`The config of a checkpointer call has no configurable.${key}`, {
+      remedy: "Invoke the graph with { configurable: { thread_id } }.",
+    });
+  }
 }
 
 function callOf(threadId: string, drive: Drive | undefined, parts: Partial<WriteCall>): WriteCall {

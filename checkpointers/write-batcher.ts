@@ -1,5 +1,6 @@
 import type { Database } from "../src/database/client.ts";
-import { BoundaryError, IntentError, LeaseLostError } from "../src/errors.ts";
+import { translateRefusal } from "../src/database/refusals.ts";
+import { BoundaryError, LeaseLostError } from "../src/errors.ts";
 import type { WriteCall } from "./write-call.ts";
 import { writeStatement } from "./write-statement.ts";
 
@@ -94,7 +95,7 @@ export class WriteBatcher {
     } catch (error) {
       const threads = [...new Set(batch.map(({ call }) => call.threadId))];
       if (threads.length === 1) {
-        for (const item of batch) item.reject(translate(error));
+        for (const item of batch) item.reject(translateRefusal(error));
         return;
       }
       for (const thread of threads) await this.#write(batch.filter(({ call }) => call.threadId === thread));
@@ -107,24 +108,6 @@ function refusal({ threadId, leaseToken }: WriteCall): Error {
   return new BoundaryError("This thread belongs to Countersign and is driven by it alone", {
     facts: { threadId },
     remedy: "Decide with approve(), edit() or reject(), and let cs.work() drive it: nothing was written.",
-  });
-}
-
-/** What the database's own guards refused, in the SDK's words. */
-function translate(error: unknown): unknown {
-  const { code, message, detail } = error as { code?: string; message?: string; detail?: string };
-  if (code !== "CS001") return error;
-  if (message === "IDEMPOTENCY_KEY_REUSED") {
-    return new IntentError("IDEMPOTENCY_KEY_REUSED", "The idempotency key was recorded with another payload", {
-      facts: { intent: detail },
-      remedy: "A key stands for one payload: derive it from all that makes the effect what it is.",
-      cause: error,
-    });
-  }
-  return new BoundaryError(`The database refused the intent: ${message}`, {
-    facts: { intent: detail },
-    remedy: "Nothing was recorded. Report this: the SDK should not have asked.",
-    cause: error,
   });
 }
 

@@ -72,11 +72,16 @@ export function verifyAuditChain(
   for (const [index, row] of rows.entries()) {
     const { threadId, seq } = row;
     if (seq !== index + 1) return { threadId, seq: index + 1, problem: "row missing" };
-    if (auditHash(previous, row) !== row.hash) return { threadId, seq, problem: "row changed" };
+    if (auditHash(previous, row) !== row.hash || !isSameInstant(row)) return { threadId, seq, problem: "row changed" };
     previous = row.hash;
   }
   if (head !== undefined && (head.seq !== rows.length || head.hash !== previous)) {
     return { threadId: rows[0]?.threadId ?? "", seq: rows.length + 1, problem: "end missing" };
   }
   return undefined;
+}
+
+/** `at` is shown, `atMicroseconds` is hashed: they must say the same. An exported row may carry `at` as text. */
+function isSameInstant({ at, atMicroseconds }: AuditRow): boolean {
+  return new Date(at).getTime() === Math.floor(Number(atMicroseconds) / 1_000);
 }

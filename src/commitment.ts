@@ -175,6 +175,7 @@ export function defineCommitment<Input, Output>(
   const { name, version } = definition;
   const subject = `Commitment '${name}'`;
   assertName(name, version);
+  assertParts(definition as unknown as AnyDefinition, subject);
   const classes = classesOf(definition as unknown as AnyDefinition, subject);
   const retry: RetryPolicy = { ...DEFAULT_RETRY, ...definition.retry };
   assertRetryPolicy(retry, subject);
@@ -211,31 +212,48 @@ function assertName(name: unknown, version: unknown): void {
   });
 }
 
+/** The words of `policy.md`: any other is refused, since it could only mean less than was intended. */
+const WORDS = {
+  sideEffectClass: /^(internal_write|external_message|external_commitment)$/,
+  approvalClass: /^A[0-3]$/,
+  reversibilityClass: /^R[0-3]$/,
+  sensitivityClass: /^S[0-3]$/,
+} as const;
+
 /** Rule 3: a commitment that lacks a class does not register. */
 function classesOf(definition: AnyDefinition, subject: string): Classes {
   const { sideEffectClass, approvalClass, reversibilityClass, sensitivityClass } = definition;
-  const known = {
-    sideEffectClass: /^(internal_write|external_message|external_commitment)$/,
-    approvalClass: /^A[0-3]$/,
-    reversibilityClass: /^R[0-3]$/,
-    sensitivityClass: /^S[0-3]$/,
-  };
-  for (const [key, pattern] of Object.entries(known)) {
-    if (pattern.test(String(definition[key as keyof typeof known]))) continue;
-    throw new DefinitionError(`${subject} has no ${key}`, {
-      facts: { [key]: String(definition[key as keyof typeof known]) },
+  const { actionClass = actionClassOf(String(sideEffectClass) as SideEffectClass) } = definition;
+  for (const [name, pattern] of Object.entries({ ...WORDS, actionClass: /^(auto|gated|forbidden)$/ })) {
+    const word = name === "actionClass" ? actionClass : definition[name as keyof typeof WORDS];
+    if (pattern.test(String(word))) continue;
+    throw new DefinitionError(`${subject} has no ${name}`, {
+      facts: { [name]: String(word) },
       remedy: "Declare all of sideEffectClass, approvalClass, reversibilityClass and sensitivityClass.",
     });
   }
-  const classes: Classes = {
-    sideEffectClass,
-    approvalClass,
-    reversibilityClass,
-    sensitivityClass,
-    actionClass: definition.actionClass ?? actionClassOf(sideEffectClass),
-  };
+  const classes = { sideEffectClass, approvalClass, reversibilityClass, sensitivityClass, actionClass };
   assertConsistent(classes, subject);
-  return classes;
+  return Object.freeze(classes);
+}
+
+/** What would otherwise be found out only when it is needed. */
+function assertParts(definition: AnyDefinition, subject: string): void {
+  const refuse = (part: string, remedy: string): never => {
+    throw new DefinitionError(`${subject} has a ${part} that cannot be used`, { remedy });
+  };
+  const { semantics = "at-least-once" } = definition;
+  if (!["at-least-once", "at-most-once"].includes(semantics)) {
+    refuse("semantics", "Say 'at-least-once' or 'at-most-once'.");
+  }
+  for (const part of ["input", "output"] as const) {
+    if (typeof definition[part]?.safeParse !== "function") refuse(part, "Pass a zod schema.");
+  }
+  for (const part of ["execute", "compensate", "reconcile", "poll", "idempotencyKey", "summary"] as const) {
+    const handler: unknown = definition[part];
+    if (typeof handler === "function" || (handler === undefined && part !== "execute")) continue;
+    refuse(part, "Pass a function.");
+  }
 }
 
 function duration(value: number | undefined, otherwise: number, option: string, subject: string): number {

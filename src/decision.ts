@@ -69,7 +69,8 @@ function assertOpen(intent: ExecutionIntent, earlier: readonly RecordedDecision[
     });
   }
   const last = earlier.at(-1);
-  if (last !== undefined) {
+  // Who expired or was cancelled with some of its approvals was not decided by anybody.
+  if (last !== undefined && intent.status !== "expired" && intent.status !== "cancelled") {
     throw new DecisionError("ALREADY_DECIDED", "Somebody else decided first", {
       facts: { ...facts, by: last.principalId, verdict: last.verdict, at: last.at.toISOString() },
       remedy: "Nothing changed. Look at the intent's decisions to see who decided what.",

@@ -157,6 +157,15 @@ export function defineGraph<const Source extends GraphSource>(
   });
 }
 
+const COMPENSATE = "Say 'compensate', or leave it out.";
+const ACTOR_TYPES: readonly ActorType[] = [
+  "human",
+  "observer_agent",
+  "recommender_agent",
+  "executor_system",
+  "automated_workflow",
+];
+
 function assertDeclared(definition: GraphDefinition<GraphSource>): void {
   const { name, version, durability, graph: source } = definition;
   if (typeof name !== "string" || !/^[a-z0-9]+([.-][a-z0-9]+)*$/.test(name)) {
@@ -175,6 +184,13 @@ function assertDeclared(definition: GraphDefinition<GraphSource>): void {
       `declares commitments under '${durability}'`,
       "Only a 'durable' graph may commit or compensate.",
     );
+  }
+  if (![undefined, "compensate"].includes(definition.onReject))
+    throw refuse(name, "has an unknown onReject", COMPENSATE);
+  if (![undefined, "compensate"].includes(definition.onFailure))
+    throw refuse(name, "has an unknown onFailure", COMPENSATE);
+  if (!ACTOR_TYPES.includes(definition.actorType ?? "automated_workflow")) {
+    throw refuse(name, "has an unknown actorType", `Say one of ${ACTOR_TYPES.join(", ")}.`);
   }
   if (durability === "async" && !definition.lossWindow?.trim()) {
     throw refuse(name, "is async without a lossWindow", "Say in words what a crash may lose, or use 'durable'.");

@@ -144,6 +144,11 @@ export function intentIdOf({ threadId, checkpointNs, taskId, key }: WaitPosition
   return uuidv5(JSON.stringify([threadId, checkpointNs, taskId, key]), NAMESPACE);
 }
 
+/** Whether a text could be the id of an intent: anything else would be an error of the database's. */
+export function isIntentId(id: unknown): id is string {
+  return typeof id === "string" && /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i.test(id);
+}
+
 /** The pinned, versioned kind of an intent, as a worker registers it: `name@version`. */
 export function workflowKeyOf(name: string, version: number): string {
   return `${name}@${version}`;

@@ -32,7 +32,7 @@ function copy(value: unknown, path: string, above: readonly object[], subject: s
       if (value === null) return null;
       if (above.includes(value)) throw refuse(subject, path, "refers to itself");
       return Array.isArray(value)
-        ? value.map((item, index) => copy(item, `${path}[${index}]`, [...above, value], subject))
+        ? Array.from(value, (item, index) => copy(item, `${path}[${index}]`, [...above, value], subject))
         : copyObject(value, path, [...above, value], subject);
     default:
       throw refuse(subject, path, `is a ${typeof value}`);

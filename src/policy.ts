@@ -79,6 +79,12 @@ export function requirementOf(classes: Classes, extra?: Partial<Requirement>): R
   };
 }
 
+/** A requirement with what one call asks for on top: more people, more roles; never less. */
+export function strengthen(requirement: Requirement, asked: Partial<Requirement> = {}): Requirement {
+  const roles = [...requirement.roles, ...(asked.roles ?? [])];
+  return { roles, minApprovers: Math.max(requirement.minApprovers, asked.minApprovers ?? 0, roles.length) };
+}
+
 /** Rules 1 and 2: R2 and R3, and class B, always need a person. */
 function needsPerson({ reversibilityClass, actionClass }: Classes): boolean {
   return reversibilityClass === "R2" || reversibilityClass === "R3" || actionClass !== "auto";
@@ -97,7 +103,8 @@ export interface Approver {
 
 /** Whether these approvers fulfil the requirement, each person filling at most one role. */
 export function isFulfilled(requirement: Requirement, approvers: readonly Approver[]): boolean {
-  return approvers.length >= requirement.minApprovers && canFill(requirement.roles, approvers, []);
+  const people = new Set(approvers.map((approver) => approver.id)).size;
+  return people >= requirement.minApprovers && canFill(requirement.roles, approvers, []);
 }
 
 function canFill(roles: Requirement["roles"], approvers: readonly Approver[], used: readonly string[]): boolean {

@@ -27,7 +27,9 @@ export const DEFAULT_RETRY: RetryPolicy = {
  */
 export function retryDelayMs(policy: RetryPolicy, attempt: number, random: number): number | undefined {
   if (attempt >= policy.maxAttempts) return undefined;
-  const full = Math.min(policy.maxIntervalMs, policy.initialIntervalMs * policy.backoff ** (attempt - 1));
+  // 0 × ∞ is no number: a first interval of none stays none.
+  const grown = policy.initialIntervalMs === 0 ? 0 : policy.initialIntervalMs * policy.backoff ** (attempt - 1);
+  const full = Math.min(policy.maxIntervalMs, grown);
   return Math.round(full / 2 + (full / 2) * random);
 }
 

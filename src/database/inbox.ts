@@ -13,7 +13,7 @@ export interface InboxFilter {
   /** Only what this person has not approved yet. */
   readonly principalId?: string | undefined;
   /** The last intent of the page before. */
-  readonly after?: { readonly createdAt: Date; readonly id: string } | undefined;
+  readonly after?: { readonly id: string } | undefined;
   readonly limit: number;
 }
 
@@ -35,9 +35,9 @@ export async function loadInbox(db: Queryable, filter: InboxFilter): Promise<Exe
       and d.round = i.decision_round and d.digest = i.digest and d.principal_id = ${param(filter.principalId)})`);
   }
   if (filter.after !== undefined) {
-    clauses.push(
-      `(i.created_at, i.id) > (${param(filter.after.createdAt)}::timestamptz, ${param(filter.after.id)}::uuid)`,
-    );
+    // Its time is looked up, since a JavaScript Date has lost the microseconds.
+    clauses.push(`(i.created_at, i.id) > (select created_at, id from ${db.schema}.execution_intents
+      where id = ${param(filter.after.id)}::uuid)`);
   }
   const rows = await db.query<IntentRow>({
     text: `select i.* from ${db.schema}.execution_intents i where ${clauses.join(" and ")}

@@ -1,4 +1,11 @@
-import type { ExecutionIntent, IntentFailure, IntentKind, IntentProposal, IntentStatus } from "../intent.ts";
+import {
+  type ExecutionIntent,
+  type IntentFailure,
+  type IntentKind,
+  type IntentProposal,
+  type IntentStatus,
+  isIntentId,
+} from "../intent.ts";
 import type { Json } from "../json.ts";
 import type { ActorType, Classes } from "../policy.ts";
 import type { Queryable } from "./client.ts";
@@ -76,6 +83,7 @@ export async function loadIntent(
   id: string,
   { lock = false }: { readonly lock?: boolean } = {},
 ): Promise<ExecutionIntent | undefined> {
+  if (!isIntentId(id)) return undefined;
   const [row] = await db.query<IntentRow>({
     text: `select * from ${db.schema}.execution_intents where id = $1 ${lock ? "for no key update" : ""}`,
     values: [id],

@@ -15,7 +15,7 @@ export class AuditTrail {
   async list(threadId: string): Promise<AuditRow[]> {
     const rows: AuditRow[] = [];
     for (;;) {
-      const page = await loadAudit(this.#database, { threadId, afterSeq: rows.length });
+      const page = await loadAudit(this.#database, { threadId, afterSeq: rows.at(-1)?.seq ?? 0 });
       rows.push(...page);
       if (page.length === 0) return rows;
     }
@@ -25,7 +25,9 @@ export class AuditTrail {
   async verify({ threadId }: { readonly threadId?: string } = {}): Promise<AuditBreak[]> {
     const breaks: AuditBreak[] = [];
     for (const head of await loadChainHeads(this.#database, threadId)) {
-      const broken = verifyAuditChain(await this.list(head.threadId), head);
+      // The chain may have grown since its head was read.
+      const rows = (await this.list(head.threadId)).filter((row) => row.seq <= head.seq);
+      const broken = verifyAuditChain(rows, head);
       if (broken !== undefined) breaks.push({ ...broken, threadId: head.threadId });
     }
     return breaks;

@@ -164,7 +164,7 @@ export class Countersign implements AsyncDisposable {
    * Approves with amendments: the given top-level keys replace those of the payload, which must
    * still fit the schema. Earlier approvals count no more (rule 8).
    */
-  edit(
+  async edit(
     intentId: string,
     amendment: Readonly<Record<string, unknown>>,
     options: ApproveOptions,

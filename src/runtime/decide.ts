@@ -10,12 +10,13 @@ import {
   lockWithGroup,
 } from "../database/decisions.ts";
 import { loadIntent } from "../database/intents.ts";
+import { translateRefusal } from "../database/refusals.ts";
 import { type DecisionInput, decide, type Principal, type Verdict } from "../decision.ts";
 import { digestOf } from "../digest.ts";
 import { DecisionError, IntentError, OptionError } from "../errors.ts";
-import { type ExecutionIntent, hasEnded } from "../intent.ts";
+import { type ExecutionIntent, hasEnded, isIntentId } from "../intent.ts";
 import { type Json, toJson } from "../json.ts";
-import { requirementOf } from "../policy.ts";
+import { type Requirement, requirementOf, strengthen } from "../policy.ts";
 
 /** Who approves or edits, and what they saw. */
 export interface ApproveOptions {
@@ -53,7 +54,11 @@ interface DecisionRequest {
  */
 export async function recordDecision(context: DecideContext, request: DecisionRequest): Promise<ExecutionIntent> {
   assertPrincipal(request);
-  return context.database.transaction((tx) => decideIn(tx, context, request));
+  try {
+    return await context.database.transaction((tx) => decideIn(tx, context, request));
+  } catch (error) {
+    throw translateRefusal(error);
+  }
 }
 
 async function decideIn(tx: Queryable, context: DecideContext, request: DecisionRequest): Promise<ExecutionIntent> {
@@ -134,17 +139,21 @@ function amend(context: DecideContext, intent: ExecutionIntent, { amendment }: D
   }
   const parsed = validate(intent, commitment.input, candidate);
   const payload = toJson(parsed, "The edited payload");
-  const requirement = requirementOf(commitment.classes, commitment.approvers(parsed));
   return {
     payload,
     digest: digestOf({ commitment: intent.commitment, version: intent.version, payload }),
     summary: commitment.summary(parsed),
     idempotencyKey: commitment.idempotencyKey?.(parsed) ?? intent.idempotencyKey,
-    requirement: {
-      roles: requirement.roles,
-      minApprovers: Math.max(requirement.minApprovers, intent.requirement.minApprovers),
-    },
+    requirement: requirementAfter(commitment, intent, parsed),
   };
+}
+
+/** What the commitment asks for the new payload, with all that the call had asked on top of it for the old one. */
+function requirementAfter(commitment: AnyCommitment, intent: ExecutionIntent, payload: unknown): Requirement {
+  const before = requirementOf(commitment.classes, commitment.approvers(intent.payload));
+  const after = requirementOf(commitment.classes, commitment.approvers(payload));
+  const { roles, minApprovers } = intent.requirement;
+  return strengthen(after, { roles: roles.slice(before.roles.length), minApprovers });
 }
 
 function isObject(value: unknown): value is Record<string, Json> {
@@ -186,7 +195,7 @@ function assertPrincipal({ intentId, options }: DecisionRequest): void {
       remedy: "Pass by: { id, roles: [...] } of the person whom your application has authenticated.",
     });
   }
-  if (/^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i.test(String(intentId))) return;
+  if (isIntentId(intentId)) return;
   throw notFound(String(intentId));
 }
 

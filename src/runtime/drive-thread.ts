@@ -168,14 +168,18 @@ async function releaseOf(
   }
 }
 
-/** Code and message of what a graph threw, for `threads.error`; the audit trail gets the code alone. */
-export function failureOf(error: unknown): { readonly code: string; readonly message: string } {
+/**
+ * What a graph threw, for `threads.error`. The code goes into the audit trail as well, so it is ours,
+ * LangGraph's, or `GRAPH_ERROR`: a foreign one could say anything.
+ */
+function failureOf(error: unknown): { readonly code: string; readonly message: string } {
   if (!(error instanceof Error)) return { code: "NON_ERROR_THROWN", message: `The graph threw a ${typeof error}` };
-  const { code, lc_error_code } = error as { readonly code?: unknown; readonly lc_error_code?: unknown };
-  const named = [lc_error_code, code].find((candidate) => typeof candidate === "string");
+  const { lc_error_code: langGraphCode } = error as { readonly lc_error_code?: unknown };
+  const code = isCountersignError(error) ? error.code : langGraphCode;
+  const text = `${isCountersignError(error) ? "" : `${error.name}: `}${String(error.message)}`;
   return {
-    code: (named as string | undefined) ?? error.name,
-    message: error.message.toWellFormed().replaceAll("\u0000", "").slice(0, 2_000),
+    code: typeof code === "string" && /^[A-Z_]{1,60}$/.test(code) ? code : "GRAPH_ERROR",
+    message: text.toWellFormed().replaceAll("\u0000", "").slice(0, 2_000),
   };
 }
 

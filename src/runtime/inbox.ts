@@ -14,7 +14,7 @@ export interface PendingFilter {
   /** Only what this person has not approved yet. */
   readonly principalId?: string;
   /** The last intent of the page before. */
-  readonly after?: Pick<ExecutionIntent, "createdAt" | "id">;
+  readonly after?: Pick<ExecutionIntent, "id">;
   /** At most 500. Defaults to 100. */
   readonly limit?: number;
 }

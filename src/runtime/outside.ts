@@ -8,7 +8,7 @@ import { insertEvent, matchEvents } from "../database/sweep.ts";
 import { cancelThread, loadThread } from "../database/threads.ts";
 import type { Principal } from "../decision.ts";
 import { HandlerError, IntentError, ThreadError } from "../errors.ts";
-import { type ExecutionIntent, hasEnded } from "../intent.ts";
+import { type ExecutionIntent, hasEnded, isIntentId } from "../intent.ts";
 import { type Json, toJson } from "../json.ts";
 import { notFound } from "./decide.ts";
 import { unknownThread } from "./timeline.ts";
@@ -118,6 +118,7 @@ async function end(
 /** Gives up one intent: at once if it has not started, by its signal if it runs. */
 export async function cancelIntent(context: OutsideContext, intentId: string, by: Principal): Promise<void> {
   const { database } = context;
+  if (!isIntentId(intentId)) throw notFound(String(intentId));
   const cancelled = await database.transaction(async (tx) => {
     const group = await lockWithGroup(tx, intentId);
     if (group.length === 0) throw notFound(intentId);
@@ -160,6 +161,7 @@ async function notCancellable({ database }: OutsideContext, threadId: string): P
 
 /** Runs a dead letter again. The graph that was told `failed` is not told again. */
 export async function replay(context: OutsideContext, intentId: string, by: Principal): Promise<ExecutionIntent> {
+  if (!isIntentId(intentId)) throw notFound(String(intentId));
   const replayed = await replayIntent(context.database, intentId, { type: "human", id: by.id });
   const intent = await loadIntent(context.database, intentId);
   if (intent === undefined) throw notFound(intentId);

@@ -5,7 +5,7 @@ import { BoundaryError, InputError } from "../errors.ts";
 import { type ExecutionIntent, type IntentProposal, intentIdOf } from "../intent.ts";
 import { toJson } from "../json.ts";
 import { type Outcome, outcomeOf } from "../outcome.ts";
-import { type Requirement, requirementOf } from "../policy.ts";
+import { type Requirement, requirementOf, strengthen } from "../policy.ts";
 import { type ProposeOptions, propose, type WaitingTask, waitingTask } from "./propose.ts";
 import { recordWithoutWaiting, waitFor } from "./wait-for.ts";
 
@@ -103,7 +103,7 @@ function proposeEffect<Input, Output>(
   const { name, version, classes } = commitment;
   const parsed = parseInput(commitment, input);
   const payload = toJson(parsed, `The input of '${name}'`);
-  const requirement = requirementOf(classes, { ...commitment.approvers(parsed), ...options.approvers });
+  const requirement = strengthen(requirementOf(classes, commitment.approvers(parsed)), options.approvers);
   const observed = ["observer_agent", "recommender_agent"].includes(at.drive.graph.actorType);
   const minApprovers = observed ? Math.max(1, requirement.minApprovers) : requirement.minApprovers;
   return propose(

@@ -146,9 +146,12 @@ create table ${schema}.decisions (
   previous_digest  text,
   -- Free text, under the intent's sensitivity: never copied into the audit trail.
   reason           text,
-  at               timestamptz not null,
-  unique (intent_id, round, digest, principal_id)
+  at               timestamptz not null
 );
+create index decisions_intent on ${schema}.decisions (intent_id, id);
+-- Each person counts once for what they approved; who approved may still change their mind.
+create unique index decisions_one_approval on ${schema}.decisions (intent_id, round, digest, principal_id)
+  where verdict in ('approve', 'edit');
 
 create table ${schema}.events (
   thread_id    text not null references ${schema}.threads,

@@ -60,11 +60,25 @@ begin
   raise exception using errcode = 'CS001', message = code, detail = intent_id || ': ' || detail;
 end $$;
 
+-- A backend claims by commitment: a row of another kind would run the handler without any approval.
+create function ${schema}.is_executable(intent ${schema}.execution_intents) returns boolean
+  language sql immutable as $$
+  select intent.kind = 'effect' or intent.kind = 'compensation' and intent.compensates is not null
+  $$;
+
 create function ${schema}.guard_new_intent() returns trigger language plpgsql as $$
 begin
   if new.status not in ('recorded', 'awaiting_decision', 'runnable')
      and not (new.status = 'awaiting_external' and new.kind in ('event', 'timer', 'compensation')) then
     perform ${schema}.refuse('ILLEGAL_TRANSITION', new.id, 'a new intent cannot be ' || new.status);
+  end if;
+  if new.status = 'runnable' and not ${schema}.is_executable(new) then
+    perform ${schema}.refuse('ILLEGAL_TRANSITION', new.id, 'nothing carries out an intent of kind ' || new.kind);
+  end if;
+  if new.compensates is not null and not exists (
+       select from ${schema}.execution_intents e where e.id = new.compensates and e.kind = 'effect'
+         and (e.status in ('succeeded', 'compensating') or e.status = 'cancelled' and e.external_ref is not null)) then
+    perform ${schema}.refuse('ILLEGAL_TRANSITION', new.id, 'what was not done is not undone');
   end if;
   if new.status = 'runnable' and not ${schema}.is_approved(new) then
     perform ${schema}.refuse('NOT_APPROVED', new.id, 'runnable without its decisions');
@@ -88,6 +102,14 @@ end $$;
 
 create function ${schema}.guard_intent() returns trigger language plpgsql as $$
 begin
+  if new.revision = old.revision and (new.status <> old.status or new.digest <> old.digest) then
+    -- A statement that names no actor is audited all the same.
+    new.revision := old.revision + 1;
+    new.action := case when new.status <> old.status then 'intent.' || new.status else 'decision.edited' end;
+    new.changed_by_type := 'human';
+    new.changed_by := session_user;
+    new.reason_code := null;
+  end if;
   if new.status <> old.status then
     if not ${schema}.is_legal_move(old.status, new.status) then
       perform ${schema}.refuse('ILLEGAL_TRANSITION', old.id, old.status || ' to ' || new.status);
@@ -95,24 +117,28 @@ begin
     if old.status = 'awaiting_decision' and new.status = 'succeeded' and new.kind <> 'decision' then
       perform ${schema}.refuse('ILLEGAL_TRANSITION', old.id, 'only a decision ends by being approved');
     end if;
+    if new.status in ('runnable', 'dispatched') and not ${schema}.is_executable(new) then
+      perform ${schema}.refuse('ILLEGAL_TRANSITION', old.id, 'nothing carries out an intent of kind ' || new.kind);
+    end if;
     if (new.status in ('runnable', 'dispatched') or (old.status = 'awaiting_decision' and new.status = 'succeeded'))
        and not ${schema}.is_approved(new) then
       perform ${schema}.refuse('NOT_APPROVED', old.id, 'its decisions are not complete');
     end if;
-    if new.revision = old.revision then
-      -- A statement that names no actor is audited all the same.
-      new.revision := old.revision + 1;
-      new.action := 'intent.' || new.status;
-      new.changed_by_type := 'human';
-      new.changed_by := session_user;
-      new.reason_code := null;
-    end if;
     new.ended_at := case when ${schema}.has_ended(new.status) then coalesce(old.ended_at, ${schema}.clock()) end;
   end if;
-  if (new.payload, new.digest, new.idempotency_key) is distinct from (old.payload, old.digest, old.idempotency_key) then
-    if old.status not in ('awaiting_decision', 'failed') then
-      perform ${schema}.refuse('PAYLOAD_FIXED', old.id, 'only a request that is open for decision can be edited');
-    end if;
+  if (new.payload is distinct from old.payload or new.digest <> old.digest) and old.status <> 'awaiting_decision' then
+    perform ${schema}.refuse('PAYLOAD_FIXED', old.id, 'only a request that is open for decision can be edited');
+  end if;
+  if (new.payload is distinct from old.payload) <> (new.digest <> old.digest) then
+    perform ${schema}.refuse('PAYLOAD_FIXED', old.id, 'a payload and its digest change together');
+  end if;
+  if new.idempotency_key <> old.idempotency_key and old.status not in ('awaiting_decision', 'failed') then
+    perform ${schema}.refuse('PAYLOAD_FIXED', old.id, 'a key changes with an edit or a replay only');
+  end if;
+  if new.decision_round <> old.decision_round and old.status <> 'failed' or new.decision_round < old.decision_round then
+    perform ${schema}.refuse('IDENTITY_FIXED', old.id, 'a round of decisions is for good');
+  end if;
+  if (new.digest, new.idempotency_key) is distinct from (old.digest, old.idempotency_key) then
     perform ${schema}.guard_idempotency_key(new);
   end if;
   if (new.id, new.tenant, new.thread_id, new.kind, new.commitment, new.version, new.workflow_key, new.backend,
