@@ -80,6 +80,7 @@ export class CountersignSaver extends PostgresSaver {
     const issuedAt = performance.now();
     const { threadId, ns, checkpointId: parent, drive, run } = placeOf(config);
     const place = { threadId, ns, checkpointId: checkpoint.id };
+    drive?.checkpoints.add(checkpoint.id);
     const ticket = this.#join(run, "put", place, parent && { ...place, checkpointId: parent }, drive, async () => {
       const [blobs, metadataJson] = await Promise.all([
         this._dumpBlobs(threadId, ns, checkpoint.channel_values, newVersions),
@@ -157,13 +158,14 @@ export class CountersignSaver extends PostgresSaver {
   }
 
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
-    const { threadId, ns, checkpointId } = placeOf(config);
+    const { threadId, ns, checkpointId, drive } = placeOf(config);
     const { schema } = this.#database;
     const statement =
       checkpointId === undefined
         ? headStatement(schema, threadId, ns)
         : checkpointStatement(schema, threadId, ns, checkpointId);
     const [row] = await this.#database.query<CheckpointTupleRow>(statement);
+    if (row !== undefined) drive?.checkpoints.add(row.checkpoint_id);
     return row && this.#tuple(row);
   }
 

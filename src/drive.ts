@@ -2,7 +2,7 @@ import type { AnyCommitment } from "./commitment.ts";
 import { type ErrorFacts, WaitSwallowedError } from "./errors.ts";
 import type { AnyGraph } from "./graph.ts";
 import { type ExecutionIntent, hasEnded, type IntentProposal } from "./intent.ts";
-import type { RunningTask } from "./langgraph.ts";
+import { RunTracker } from "./run-tracker.ts";
 
 /*
  * A drive is one pass of a process over a thread. It carries, through LangGraph's `configurable`,
@@ -20,7 +20,9 @@ export interface OpenWait {
 
 /** What one attempt of one task did so far. A retry of the node starts a new one. */
 export class TaskAttempt {
-  readonly attempt: number;
+  readonly attempt: string;
+  /** The digests that were proposed under a key of the caller's. */
+  readonly keyed: Map<string, string> = new Map();
   /** Asked for in this tick; thrown together at its end. */
   readonly open: OpenWait[] = [];
   /** Recorded without waiting: they go with whatever the task writes first. */
@@ -28,7 +30,7 @@ export class TaskAttempt {
   thrown: unknown;
   readonly #ordinals = new Map<string | undefined, number>();
 
-  constructor(attempt: number) {
+  constructor(attempt: string) {
     this.attempt = attempt;
   }
 
@@ -68,6 +70,10 @@ export class Drive {
   readonly ownerOf: (commitment: AnyCommitment) => string;
   /** What was recorded before this pass, by id. */
   readonly intents: Map<string, ExecutionIntent>;
+  /** Follows the runs of this pass: which attempt, which tool call. */
+  readonly runs: RunTracker = new RunTracker();
+  /** The checkpoints that the saver has read or written in this pass: a step on another one is not persisted. */
+  readonly checkpoints: Set<string> = new Set();
   /** What this pass asks to be recorded, by id. */
   readonly proposals: Map<string, IntentProposal> = new Map();
   readonly divergences: Divergence[] = [];
@@ -90,7 +96,7 @@ export class Drive {
   }
 
   /** The state of the running attempt of a task; an older attempt's is dropped with what it asked for. */
-  task({ taskId, attempt }: Pick<RunningTask, "taskId" | "attempt">): TaskAttempt {
+  task(taskId: string, attempt: string): TaskAttempt {
     const known = this.#tasks.get(taskId);
     if (known !== undefined && known.attempt === attempt) return known;
     const fresh = new TaskAttempt(attempt);

@@ -20,19 +20,17 @@ export const DRIVE_KEY = "__countersign_drive";
 export interface RunningTask {
   readonly threadId: string;
   readonly checkpointNs: string;
+  /** The checkpoint that its step stands on, of the graph or subgraph that it belongs to. */
   readonly checkpointId: string;
   readonly taskId: string;
-  /** 1 for the first try; LangGraph's retry policy counts it up. */
-  readonly attempt: number;
-  /** The id of the tool call, inside a tool: unique where calls of one task race. */
-  readonly toolCallId: string | undefined;
+  /** LangChain's id of the run around the caller: a node's, a tool's, or one nested in them. */
+  readonly runId: string | undefined;
   readonly configurable: Readonly<Record<string, unknown>>;
 }
 
 interface VisibleConfig {
   readonly configurable?: Record<string, unknown>;
-  readonly executionInfo?: { readonly checkpointId?: string; readonly nodeAttempt?: number };
-  readonly toolCall?: { readonly id?: string };
+  readonly callbacks?: { getParentRunId?(): string | undefined };
 }
 
 /** The task that is running in this async context, or `undefined` outside a graph run. */
@@ -41,20 +39,16 @@ export function runningTask(): RunningTask | undefined {
   const configurable = config?.configurable;
   const taskId = configurable?.__pregel_task_id;
   if (configurable === undefined || typeof taskId !== "string") return undefined;
+  const checkpointNs = String(configurable.checkpoint_ns ?? "");
+  const checkpoints = (configurable.checkpoint_map ?? {}) as Readonly<Record<string, string>>;
   return {
     threadId: String(configurable.thread_id ?? ""),
-    checkpointNs: String(configurable.checkpoint_ns ?? ""),
-    checkpointId: config?.executionInfo?.checkpointId ?? "",
+    checkpointNs,
+    checkpointId: checkpoints[checkpointNs.split("|").slice(0, -1).join("|")] ?? "",
     taskId,
-    attempt: config?.executionInfo?.nodeAttempt ?? 1,
-    toolCallId: config?.toolCall?.id,
+    runId: config?.callbacks?.getParentRunId?.(),
     configurable,
   };
-}
-
-/** Whether the running task's writes reach a checkpointer: not so inside a `checkpointer: false` subgraph. */
-export function isPersisted(task: RunningTask): boolean {
-  return task.configurable.__pregel_checkpointer !== undefined;
 }
 
 /** Adds a write to the running task: it arrives in the same `putWrites` as the task's own, and is dropped on retry. */

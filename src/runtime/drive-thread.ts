@@ -1,3 +1,4 @@
+import type { CallbackManager } from "@langchain/core/callbacks/manager";
 import type { AnyCommitment } from "../commitment.ts";
 import { appendAuditNotes } from "../database/audit-log.ts";
 import type { Database } from "../database/client.ts";
@@ -7,6 +8,7 @@ import { type Release, releaseThread, type ThreadRow, type ThreadStatus } from "
 import { Drive } from "../drive.ts";
 import { isCountersignError, LeaseLostError } from "../errors.ts";
 import { DRIVE_KEY, isWait } from "../langgraph.ts";
+import type { RunTracker } from "../run-tracker.ts";
 import type { RegisteredGraph } from "./registry.ts";
 
 /** LangGraph's own serializer, as the saver has it. */
@@ -116,10 +118,16 @@ async function invoke(
     ...(thread.context === null || thread.context_type === null
       ? {}
       : { context: await serializer.loadsTyped(thread.context_type, thread.context) }),
-    ...(extras.callbacks === undefined ? {} : { callbacks: extras.callbacks }),
+    callbacks: withTracker(extras.callbacks, drive.runs),
   };
   if (extras.stream === undefined) return registered.compiled.invoke(graphInput, config);
   return streamThrough(registered, graphInput, config, extras.stream);
+}
+
+/** The caller's callbacks, a list or a manager, with ours beside them. */
+function withTracker(callbacks: unknown, tracker: RunTracker): unknown {
+  if (callbacks === undefined) return [tracker];
+  return Array.isArray(callbacks) ? [...callbacks, tracker] : (callbacks as CallbackManager).copy([tracker]);
 }
 
 /** Passes LangGraph's chunks on, and keeps the last values of the graph itself: they are its output. */

@@ -1,13 +1,14 @@
 import { Drive, type TaskAttempt } from "../drive.ts";
-import { BoundaryError, NonDeterminismError } from "../errors.ts";
+import { BoundaryError, NonDeterminismError, OptionError } from "../errors.ts";
 import { type ExecutionIntent, type IntentProposal, intentIdOf, workflowKeyOf } from "../intent.ts";
-import { DRIVE_KEY, isPersisted, type RunningTask, runningTask } from "../langgraph.ts";
+import { DRIVE_KEY, type RunningTask, runningTask } from "../langgraph.ts";
 
 /** What the waits have in common: where they stand, and the drive that knows their outcomes. */
 export interface WaitingTask {
   readonly drive: Drive;
   readonly task: RunningTask;
   readonly attempt: TaskAttempt;
+  readonly toolCallId: string | undefined;
 }
 
 /** The part of a proposal that depends on the kind of wait. */
@@ -53,13 +54,21 @@ export function waitingTask(call: string): WaitingTask {
       "Declare it durability: 'durable'; only then is every step persisted before the next one starts.",
     );
   }
-  if (!isPersisted(task)) {
+  // A subgraph without a checkpointer stands on a checkpoint that nobody ever wrote.
+  if (!drive.checkpoints.has(task.checkpointId)) {
     throw refuse(
       `${call} was called in a subgraph compiled with checkpointer: false`,
       "Compile the subgraph without that option: it inherits the checkpointer.",
     );
   }
-  return { drive, task, attempt: drive.task(task) };
+  const place = drive.runs.placeOf(task.runId);
+  if (place === undefined) {
+    throw refuse(
+      `${call} was called after its node had ended`,
+      "Await everything that a node starts before it returns: what comes later belongs to no step.",
+    );
+  }
+  return { drive, task, toolCallId: place.toolCallId, attempt: drive.task(task.taskId, place.attempt) };
 }
 
 function refuse(shortMessage: string, remedy: string): BoundaryError {
@@ -72,11 +81,11 @@ function refuse(shortMessage: string, remedy: string): BoundaryError {
  * @throws NonDeterminismError when the recorded one is of another kind, commitment or version.
  */
 export function propose(
-  { drive, task, attempt }: WaitingTask,
+  { drive, task, attempt, toolCallId }: WaitingTask,
   body: ProposalBody,
   { key, onDivergence = "warn" }: ProposeOptions,
 ): { readonly proposal: IntentProposal; readonly recorded: ExecutionIntent | undefined } {
-  const id = intentIdOf({ ...task, key: key ?? attempt.nextPlace(task.toolCallId) });
+  const id = intentIdOf({ ...task, key: key ?? attempt.nextPlace(toolCallId) });
   const proposal: IntentProposal = {
     ...body,
     id,
@@ -89,6 +98,7 @@ export function propose(
     taskId: task.taskId,
     traceId: drive.traceId,
   };
+  if (key !== undefined) assertOnePayload(attempt, key, proposal);
   const earlier = drive.intents.get(id) ?? drive.proposals.get(id);
   if (earlier !== undefined) assertSameWait(earlier, proposal);
   const recorded = drive.intents.get(id);
@@ -96,6 +106,17 @@ export function propose(
     noteDivergence(drive, recorded, proposal, onDivergence);
   }
   return { proposal, recorded };
+}
+
+/** A key stands for one wait of its task: a second payload under it would silently be dropped. */
+function assertOnePayload(attempt: TaskAttempt, key: string, { id, digest }: IntentProposal): void {
+  const earlier = attempt.keyed.get(key) ?? digest;
+  attempt.keyed.set(key, earlier);
+  if (earlier === digest) return;
+  throw new OptionError("Two waits of one task have the same key and another payload", {
+    facts: { intentId: id },
+    remedy: "Derive the key from what tells the two apart.",
+  });
 }
 
 function assertSameWait(

@@ -72,7 +72,10 @@ export async function requestDecision<Payload>(request: DecisionRequest<Payload>
     },
     request,
   );
-  return decisionOf(await waitFor(at, proposal, recorded));
+  const intent = await waitFor(at, proposal, recorded);
+  // JSON Schema cannot say all that a zod schema can: an edit is checked by the schema itself before the node goes on.
+  parse({ ...request, payload: intent.payload as Payload });
+  return decisionOf(intent);
 }
 
 function parse<Payload>({ name, payload, schema }: DecisionRequest<Payload>): Payload {
