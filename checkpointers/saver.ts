@@ -81,7 +81,9 @@ export class CountersignSaver extends PostgresSaver {
     const { threadId, ns, checkpointId: parent, drive, run } = placeOf(config);
     const place = { threadId, ns, checkpointId: checkpoint.id };
     drive?.checkpoints.add(checkpoint.id);
-    const ticket = this.#join(run, "put", place, parent && { ...place, checkpointId: parent }, drive, async () => {
+    // In `exit` LangGraph puts the checkpoint that it stands on once more: that one follows nothing.
+    const after = parent === undefined || parent === checkpoint.id ? undefined : { ...place, checkpointId: parent };
+    const ticket = this.#join(run, "put", place, after, drive, async () => {
       const [blobs, metadataJson] = await Promise.all([
         this._dumpBlobs(threadId, ns, checkpoint.channel_values, newVersions),
         this._dumpMetadata(metadata),
@@ -125,7 +127,7 @@ export class CountersignSaver extends PostgresSaver {
     run: object,
     kind: "put" | "writes",
     place: CheckpointPlace,
-    after: CheckpointPlace | undefined | "",
+    after: CheckpointPlace | undefined,
     drive: Drive | undefined,
     serialise: () => Promise<WriteCall>,
   ): Promise<WriteTicket> {
@@ -133,7 +135,7 @@ export class CountersignSaver extends PostgresSaver {
     const joined = (async () => {
       try {
         const call = await serialise();
-        if (after) await this.#order.behind(run, other, after);
+        if (after !== undefined) await this.#order.behind(run, other, after);
         return this.#batcher.write(call);
       } catch (error) {
         if (drive !== undefined) drive.persistenceError ??= error;

@@ -184,10 +184,9 @@ function failureOf(error: unknown): { readonly code: string; readonly message: s
   if (!(error instanceof Error)) return { code: "NON_ERROR_THROWN", message: `The graph threw a ${typeof error}` };
   const { lc_error_code: langGraphCode } = error as { readonly lc_error_code?: unknown };
   const code = isCountersignError(error) ? error.code : langGraphCode;
-  const text = `${isCountersignError(error) ? "" : `${error.name}: `}${String(error.message)}`;
   return {
     code: typeof code === "string" && /^[A-Z_]{1,60}$/.test(code) ? code : "GRAPH_ERROR",
-    message: text.toWellFormed().replaceAll("\u0000", "").slice(0, 2_000),
+    message: String(error.message).toWellFormed().replaceAll("\u0000", "").slice(0, 2_000),
   };
 }
 

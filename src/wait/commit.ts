@@ -7,7 +7,7 @@ import { toJson } from "../json.ts";
 import { type Outcome, outcomeOf } from "../outcome.ts";
 import { type Requirement, requirementOf, strengthen } from "../policy.ts";
 import { type ProposeOptions, propose, type WaitingTask, waitingTask } from "./propose.ts";
-import { recordWithoutWaiting, waitFor } from "./wait-for.ts";
+import { type Asked, askFor, recordWithoutWaiting, waitFor } from "./wait-for.ts";
 
 export interface CommitOptions extends ProposeOptions {
   /** What the reviewer is to see: sources, assumptions, alternatives, how to undo it. Plain JSON. */
@@ -48,18 +48,30 @@ export function commit<Input, Output>(
   input: NoInfer<Input>,
   options?: CommitOptions & { readonly wait?: true },
 ): Promise<Outcome<Input, Output>>;
-export async function commit<Input, Output>(
+export function commit<Input, Output>(
   commitment: Commitment<Input, Output>,
   input: Input,
   options: CommitOptions = {},
 ): Promise<Outcome<Input, Output> | Recorded> {
+  if (options.wait === false) return record(commitment, input, options);
+  return askFor(
+    () => {
+      const at = waitingTask("commit()");
+      return { at, ...proposeEffect(at, commitment, input, options, null) };
+    },
+    outcomeOf<Input, Output>,
+  );
+}
+
+async function record<Input, Output>(
+  commitment: Commitment<Input, Output>,
+  input: Input,
+  options: CommitOptions,
+): Promise<Recorded> {
   const at = waitingTask("commit()");
   const { proposal, recorded } = proposeEffect(at, commitment, input, options, null);
-  if (options.wait === false) {
-    if (recorded === undefined) recordWithoutWaiting(at, { ...proposal, waits: false });
-    return { status: "recorded", intentId: proposal.id };
-  }
-  return outcomeOf(await waitFor(at, proposal, recorded));
+  if (recorded === undefined) recordWithoutWaiting(at, { ...proposal, waits: false });
+  return { status: "recorded", intentId: proposal.id };
 }
 
 type InputOf<C> = C extends Commitment<infer Input, infer _Output> ? Input : never;
@@ -77,19 +89,26 @@ export interface CommitRequest<C extends AnyCommitment = AnyCommitment> extends 
  * where the commitment can (rule 17).
  * @returns the outcomes, in the order of the requests, when all have ended.
  */
-export async function commitAll<Commitments extends readonly AnyCommitment[]>(
+export function commitAll<Commitments extends readonly AnyCommitment[]>(
   requests: readonly [...{ [Index in keyof Commitments]: CommitRequest<Commitments[Index]> }],
 ): Promise<{
   -readonly [Index in keyof Commitments]: Outcome<InputOf<Commitments[Index]>, OutputOf<Commitments[Index]>>;
 }> {
-  const at = waitingTask("commitAll()");
-  const groupId = intentIdOf({ ...at.task, key: `group:${at.attempt.nextPlace("group")}` });
-  // All are checked before any is asked for: one bad input records nothing of the others.
-  const proposed = (requests as readonly CommitRequest[]).map((request) =>
-    proposeEffect(at, request.commitment, request.input, request, groupId),
-  );
-  const ended = await Promise.all(proposed.map(({ proposal, recorded }) => waitFor(at, proposal, recorded)));
-  return ended.map((intent) => outcomeOf(intent)) as never;
+  let asked: Asked[];
+  try {
+    const at = waitingTask("commitAll()");
+    const groupId = intentIdOf({ ...at.task, key: `group:${at.attempt.nextPlace("group")}` });
+    // All are checked before any is asked for: one bad input records nothing of the others.
+    asked = (requests as readonly CommitRequest[]).map((request) => ({
+      at,
+      ...proposeEffect(at, request.commitment, request.input, request, groupId),
+    }));
+  } catch (error) {
+    return Promise.reject(error);
+  }
+  const outcomes = Promise.all(asked.map(waitFor)).then((ended) => ended.map((intent) => outcomeOf(intent)));
+  outcomes.catch(() => {});
+  return outcomes as never;
 }
 
 function proposeEffect<Input, Output>(

@@ -1,7 +1,7 @@
 import { toJson } from "../json.ts";
 import type { CompensationOutcome } from "../outcome.ts";
 import { internalWait, type ProposeOptions, propose, waitingTask } from "./propose.ts";
-import { waitFor } from "./wait-for.ts";
+import { askFor } from "./wait-for.ts";
 
 export interface CompensateOptions extends Pick<ProposeOptions, "key"> {
   /** Why; each `compensate` handler gets it. Without S2 or S3 data. */
@@ -14,13 +14,19 @@ export interface CompensateOptions extends Pick<ProposeOptions, "key"> {
  * all are done. An effect is undone once, also if a rejection started to undo it already (design §7).
  * @throws BoundaryError outside a durable graph.
  */
-export async function compensate(options: CompensateOptions): Promise<CompensationOutcome> {
-  const at = waitingTask("compensate()");
-  const body = {
-    ...internalWait({ kind: "compensation", name: "countersign.compensation" }),
-    payload: toJson({ reason: options.reason }, "The reason of compensate()"),
-  };
-  const { proposal, recorded } = propose(at, body, options);
-  const intent = await waitFor(at, proposal, recorded);
-  return { status: intent.status === "succeeded" ? "compensated" : "compensation_failed", intentId: intent.id };
+export function compensate(options: CompensateOptions): Promise<CompensationOutcome> {
+  return askFor<CompensationOutcome>(
+    () => {
+      const at = waitingTask("compensate()");
+      const body = {
+        ...internalWait({ kind: "compensation", name: "countersign.compensation" }),
+        payload: toJson({ reason: options.reason }, "The reason of compensate()"),
+      };
+      return { at, ...propose(at, body, options) };
+    },
+    ({ id: intentId, status }) => ({
+      status: status === "succeeded" ? "compensated" : "compensation_failed",
+      intentId,
+    }),
+  );
 }

@@ -7,7 +7,7 @@ import type { DecisionOutcome } from "../outcome.ts";
 import type { ApprovalClass, Classes, Requirement, SensitivityClass } from "../policy.ts";
 import { requirementOf } from "../policy.ts";
 import { type ProposeOptions, propose, waitingTask } from "./propose.ts";
-import { waitFor } from "./wait-for.ts";
+import { type Asked, askFor } from "./wait-for.ts";
 
 const TWO_DAYS_MS = 48 * 3_600_000;
 
@@ -36,7 +36,18 @@ export interface DecisionRequest<Payload> extends ProposeOptions {
  * @throws InputError when the payload does not fit the schema or is not plain JSON.
  * @throws BoundaryError outside a durable graph.
  */
-export async function requestDecision<Payload>(request: DecisionRequest<Payload>): Promise<DecisionOutcome<Payload>> {
+export function requestDecision<Payload>(request: DecisionRequest<Payload>): Promise<DecisionOutcome<Payload>> {
+  return askFor(
+    () => askDecision(request),
+    (intent) => {
+      // JSON Schema cannot say all that a zod schema can: an edit is checked by the schema itself before the node goes on.
+      parse({ ...request, payload: intent.payload as Payload });
+      return decisionOf(intent);
+    },
+  );
+}
+
+function askDecision<Payload>(request: DecisionRequest<Payload>): Asked {
   const at = waitingTask("requestDecision()");
   const { name, schema, approvalClass = "A1" } = request;
   const payload = toJson(parse(request), `The payload of the decision '${name}'`);
@@ -47,7 +58,7 @@ export async function requestDecision<Payload>(request: DecisionRequest<Payload>
     sensitivityClass: request.sensitivityClass ?? "S1",
     actionClass: "gated",
   };
-  const { proposal, recorded } = propose(
+  const proposed = propose(
     at,
     {
       kind: "decision",
@@ -72,10 +83,7 @@ export async function requestDecision<Payload>(request: DecisionRequest<Payload>
     },
     request,
   );
-  const intent = await waitFor(at, proposal, recorded);
-  // JSON Schema cannot say all that a zod schema can: an edit is checked by the schema itself before the node goes on.
-  parse({ ...request, payload: intent.payload as Payload });
-  return decisionOf(intent);
+  return { at, ...proposed };
 }
 
 function parse<Payload>({ name, payload, schema }: DecisionRequest<Payload>): Payload {

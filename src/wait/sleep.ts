@@ -1,6 +1,6 @@
 import { OptionError } from "../errors.ts";
 import { internalWait, type ProposeOptions, propose, waitingTask } from "./propose.ts";
-import { waitFor } from "./wait-for.ts";
+import { askFor } from "./wait-for.ts";
 
 /** Ten years: longer is a mistake in the unit. */
 const LONGEST_MS = 10 * 365 * 24 * 3_600_000;
@@ -12,15 +12,22 @@ const LONGEST_MS = 10 * 365 * 24 * 3_600_000;
  * @throws OptionError for a duration that makes no sense.
  * @throws BoundaryError outside a durable graph.
  */
-export async function sleep(durationMs: number, options: Pick<ProposeOptions, "key"> = {}): Promise<void> {
-  if (!Number.isFinite(durationMs) || durationMs < 0 || durationMs > LONGEST_MS) {
-    throw new OptionError("sleep() got a duration that makes no sense", {
-      facts: { durationMs: String(durationMs) },
-      remedy: "Give milliseconds between 0 and ten years.",
-    });
-  }
-  const at = waitingTask("sleep()");
-  const body = internalWait({ kind: "timer", name: "countersign.timer", delayMs: durationMs });
-  const { proposal, recorded } = propose(at, body, options);
-  await waitFor(at, proposal, recorded);
+export function sleep(durationMs: number, options: Pick<ProposeOptions, "key"> = {}): Promise<void> {
+  return askFor(
+    () => {
+      assertDuration(durationMs);
+      const at = waitingTask("sleep()");
+      const body = internalWait({ kind: "timer", name: "countersign.timer", delayMs: durationMs });
+      return { at, ...propose(at, body, options) };
+    },
+    () => {},
+  );
+}
+
+function assertDuration(durationMs: number): void {
+  if (Number.isFinite(durationMs) && durationMs >= 0 && durationMs <= LONGEST_MS) return;
+  throw new OptionError("sleep() got a duration that makes no sense", {
+    facts: { durationMs: String(durationMs) },
+    remedy: "Give milliseconds between 0 and ten years.",
+  });
 }

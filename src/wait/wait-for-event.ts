@@ -2,7 +2,7 @@ import type { z } from "zod";
 import { InputError } from "../errors.ts";
 import type { EventOutcome } from "../outcome.ts";
 import { internalWait, type ProposeOptions, propose, waitingTask } from "./propose.ts";
-import { waitFor } from "./wait-for.ts";
+import { askFor } from "./wait-for.ts";
 
 export interface WaitForEventOptions<Payload> extends Pick<ProposeOptions, "key"> {
   /** What the event must carry. One that does not fit fails the node, with the event kept for a retry. */
@@ -16,18 +16,21 @@ export interface WaitForEventOptions<Payload> extends Pick<ProposeOptions, "key"
  * before it was waited for is kept, and each event answers one wait, the oldest first.
  * @throws BoundaryError outside a durable graph.
  */
-export async function waitForEvent<Payload = unknown>(
+export function waitForEvent<Payload = unknown>(
   name: string,
   options: WaitForEventOptions<Payload> = {},
 ): Promise<EventOutcome<Payload>> {
-  const at = waitingTask("waitForEvent()");
-  const body = internalWait({ kind: "event", name, expiresInMs: options.timeoutMs ?? null });
-  const { proposal, recorded } = propose(at, body, options);
-  const intent = await waitFor(at, proposal, recorded);
-  if (intent.status === "expired" || intent.status === "cancelled") {
-    return { status: intent.status, intentId: intent.id };
-  }
-  return { status: "received", intentId: intent.id, payload: parse(name, intent.output, options.schema) };
+  return askFor<EventOutcome<Payload>>(
+    () => {
+      const at = waitingTask("waitForEvent()");
+      const body = internalWait({ kind: "event", name, expiresInMs: options.timeoutMs ?? null });
+      return { at, ...propose(at, body, options) };
+    },
+    ({ id: intentId, status, output }) =>
+      status === "expired" || status === "cancelled"
+        ? { status, intentId }
+        : { status: "received", intentId, payload: parse(name, output, options.schema) },
+  );
 }
 
 function parse<Payload>(name: string, payload: unknown, schema: z.ZodType<Payload> | undefined): Payload {

@@ -9,16 +9,35 @@ export function recordWithoutWaiting(at: WaitingTask, proposal: IntentProposal):
   writeWithTask(at.task, INTENT_CHANNEL, proposal.id);
 }
 
+/** What a call of the graph side asks for, once it is checked. */
+export interface Asked {
+  readonly at: WaitingTask;
+  readonly proposal: IntentProposal;
+  readonly recorded: ExecutionIntent | undefined;
+}
+
+/**
+ * Asks, waits, and reads the outcome. A refusal rejects like any other error; the throw of a wait never
+ * ends the process, also where nobody awaits it: the task is told then that it swallowed a wait.
+ */
+export function askFor<Result>(ask: () => Asked, read: (intent: ExecutionIntent) => Result): Promise<Result> {
+  let asked: Asked;
+  try {
+    asked = ask();
+  } catch (error) {
+    return Promise.reject(error);
+  }
+  const result = waitFor(asked).then(read);
+  result.catch(() => {});
+  return result;
+}
+
 /**
  * The outcome of an intent, or the wait for it: then this throws LangGraph's `GraphInterrupt`, with
  * which the saver records what is proposed. All waits of one tick of a task throw as one interrupt,
  * because LangGraph keeps only the last of several.
  */
-export function waitFor(
-  at: WaitingTask,
-  proposal: IntentProposal,
-  recorded: ExecutionIntent | undefined,
-): Promise<ExecutionIntent> {
+export function waitFor({ at, proposal, recorded }: Asked): Promise<ExecutionIntent> {
   if (recorded !== undefined && hasEnded(recorded.status)) return Promise.resolve(recorded);
   if (recorded === undefined) at.drive.proposals.set(proposal.id, proposal);
   const { attempt } = at;
@@ -31,7 +50,6 @@ export function waitFor(
     if (attempt.open.length === 0) setImmediate(throwTogether, at);
     attempt.open.push({ proposal, reject });
   });
-  // A wait that is not awaited at once must not end the process when its tick throws.
   wait.catch(() => {});
   return wait;
 }
