@@ -97,13 +97,10 @@ export async function settleThreadCompensation(
 ): Promise<void> {
   await tx.query({
     text: `update ${tx.schema}.threads t set compensation_due = false,
-        status = case
-          when $2 or t.status not in ('compensating', 'compensation_failed') then t.status
-          when exists (select from ${tx.schema}.execution_intents i where i.thread_id = t.thread_id
-                       and i.compensates is not null and i.status = 'failed') then 'compensation_failed'
-          else 'compensated' end,
-        ended_at = case when $2 or t.status not in ('compensating', 'compensation_failed') then t.ended_at
-                        else ${tx.schema}.clock() end,
+        status = case when t.status in ('completed', 'compensating', 'compensated', 'compensation_failed')
+                           and not (t.status = 'completed' and $2) then ${tx.schema}.end_status(t.thread_id)
+                      else t.status end,
+        ended_at = case when t.status = 'compensating' and not $2 then ${tx.schema}.clock() else t.ended_at end,
         updated_at = ${tx.schema}.clock()
       where t.thread_id = $1`,
     values: [threadId, open],

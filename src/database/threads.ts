@@ -174,12 +174,12 @@ export async function leaseIdleThread(
  * Ends a thread on somebody's word. A running driver loses its lease with this, so that nothing more
  * is recorded; intents that wait are ended by the caller in the same transaction.
  */
-export async function cancelThread(tx: Queryable, threadId: string): Promise<boolean> {
+export async function cancelThread(tx: Queryable, threadId: string, by: string): Promise<boolean> {
   const rows = await tx.query({
     text: `update ${tx.schema}.threads set status = 'cancelled', lease_token = lease_token + 1, lease_expires_at = null,
-        ended_at = ${tx.schema}.clock(), updated_at = ${tx.schema}.clock()
+        changed_by_type = 'human', changed_by = $2, ended_at = ${tx.schema}.clock(), updated_at = ${tx.schema}.clock()
       where thread_id = $1 and status in ('ready', 'running', 'waiting', 'failed', 'lost') returning thread_id`,
-    values: [threadId],
+    values: [threadId, by],
   });
   return rows.length > 0;
 }
@@ -212,7 +212,8 @@ export interface Release extends ThreadLease {
   /** The `wake` that the driver saw before its last pass; a larger one means: there is news. */
   readonly wake: number;
   readonly output?: readonly [type: string, bytes: Uint8Array];
-  readonly error?: { readonly code: string; readonly message: string };
+  /** `reasonCode` is what the audit trail gets: a code of ours or LangGraph's, never the graph's own words. */
+  readonly error?: { readonly code: string; readonly reasonCode: string; readonly message: string };
   readonly persistLagMs?: number;
   readonly delayMs?: number;
 }
@@ -228,21 +229,14 @@ export async function releaseThread(db: Queryable, release: Release): Promise<Th
     text: `update ${db.schema}.threads t set
         status = case
           when $3 = 'waiting' and t.wake > $4 then 'ready'
-          when $3 = 'completed' and exists (
-            select from ${db.schema}.execution_intents i where i.thread_id = t.thread_id
-              and i.kind = 'compensation' and i.compensates is null and i.status = 'awaiting_external') then 'compensating'
-          when $3 = 'completed' and exists (
-            select from ${db.schema}.execution_intents i where i.thread_id = t.thread_id
-              and i.compensates is not null and i.status = 'failed') then 'compensation_failed'
-          when $3 = 'completed' and exists (
-            select from ${db.schema}.execution_intents i where i.thread_id = t.thread_id
-              and i.kind = 'compensation' and i.compensates is null and i.payload ->> 'group' is null) then 'compensated'
+          when $3 = 'completed' then ${db.schema}.end_status(t.thread_id)
           else $3 end,
         output_type = coalesce($5, output_type), output = coalesce($6, output), error = $7::jsonb,
         persist_lag_ms = greatest(persist_lag_ms, $8::int),
         failures = case when $3 = 'ready' then failures + 1 else 0 end,
         ready_at = ${db.schema}.clock() + coalesce($9::float8, 0) * interval '1 millisecond',
-        lease_expires_at = null, updated_at = ${db.schema}.clock(),
+        lease_expires_at = null, changed_by_type = 'automated_workflow', changed_by = null,
+        updated_at = ${db.schema}.clock(),
         ended_at = case when $3 in ('completed', 'lost') then ${db.schema}.clock() end
       where t.thread_id = $1 and t.lease_token = $2 and t.status = 'running'
       returning t.status`,
@@ -265,7 +259,7 @@ export async function releaseThread(db: Queryable, release: Release): Promise<Th
 export async function markLostThreads(db: Queryable): Promise<number> {
   const rows = await db.query({
     text: `update ${db.schema}.threads set status = 'lost', lease_expires_at = null, lease_token = lease_token + 1,
-        error = jsonb_build_object('code', 'DRIVER_LOST', 'message', 'The process died with steps that were not persisted yet'),
+        error = jsonb_build_object('code', 'DRIVER_LOST', 'reasonCode', 'DRIVER_LOST', 'message', 'The process died with steps that were not persisted yet'),
         ended_at = ${db.schema}.clock(), updated_at = ${db.schema}.clock()
       where status = 'running' and durability = 'async' and lease_expires_at < ${db.schema}.clock()
       returning thread_id`,

@@ -4,10 +4,10 @@ import type { Database } from "../database/client.ts";
 
 /** The audit trail of a database (G8). */
 export class AuditTrail {
-  readonly #database: Database;
+  readonly #database: () => Database;
 
   /** @internal */
-  constructor(database: Database) {
+  constructor(database: () => Database) {
     this.#database = database;
   }
 
@@ -15,7 +15,7 @@ export class AuditTrail {
   async list(threadId: string): Promise<AuditRow[]> {
     const rows: AuditRow[] = [];
     for (;;) {
-      const page = await loadAudit(this.#database, { threadId, afterSeq: rows.at(-1)?.seq ?? 0 });
+      const page = await loadAudit(this.#database(), { threadId, afterSeq: rows.at(-1)?.seq ?? 0 });
       rows.push(...page);
       if (page.length === 0) return rows;
     }
@@ -24,7 +24,7 @@ export class AuditTrail {
   /** The first break of each chain that does not hold, of one thread or of all; empty when all hold. */
   async verify({ threadId }: { readonly threadId?: string } = {}): Promise<AuditBreak[]> {
     const breaks: AuditBreak[] = [];
-    for (const head of await loadChainHeads(this.#database, threadId)) {
+    for (const head of await loadChainHeads(this.#database(), threadId)) {
       // The chain may have grown since its head was read.
       const rows = (await this.list(head.threadId)).filter((row) => row.seq <= head.seq);
       const broken = verifyAuditChain(rows, head);

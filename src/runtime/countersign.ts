@@ -57,8 +57,7 @@ export class Countersign implements AsyncDisposable {
     input: Input,
     options: StartOptions = {},
   ): Promise<Run<Output>> {
-    this.#assertOpen();
-    return startThread(this.#parts.starting, graph as AnyGraph, input, options) as Promise<Run<Output>>;
+    return startThread(this.#open.starting, graph as AnyGraph, input, options) as Promise<Run<Output>>;
   }
 
   /**
@@ -73,27 +72,29 @@ export class Countersign implements AsyncDisposable {
     inputOrOptions: unknown,
     options?: StartOptions & StreamOptions,
   ): AsyncGenerator<unknown, Run> {
-    this.#assertOpen();
-    return typeof subject === "string"
-      ? streamThread(this.#parts.starting, subject, inputOrOptions as StreamOptions)
-      : streamThread(
-          this.#parts.starting,
-          { graph: subject, input: inputOrOptions },
-          options as StartOptions & StreamOptions,
-        );
+    // A generator, so that a closed handle is told when the first chunk is asked for, like everywhere else.
+    const begin = () =>
+      typeof subject === "string"
+        ? streamThread(this.#open.starting, subject, inputOrOptions as StreamOptions)
+        : streamThread(
+            this.#open.starting,
+            { graph: subject, input: inputOrOptions },
+            options as StartOptions & StreamOptions,
+          );
+    return (async function* () {
+      return yield* begin();
+    })();
   }
 
   /** Drives a thread now, if it is ready or its driver died; else says how it stands. */
   async drive(threadId: string): Promise<ThreadStatus> {
-    this.#assertOpen();
-    const result = await this.#parts.driver.driveById(threadId);
+    const result = await this.#open.driver.driveById(threadId);
     return result?.status ?? (await this.#thread(threadId)).status;
   }
 
   /** Makes a failed or lost thread ready again, after its cause was mended. @throws ThreadError `THREAD_STATE` */
   async retry(threadId: string): Promise<void> {
-    this.#assertOpen();
-    if (await retryThread(this.#parts.database, threadId)) return;
+    if (await retryThread(this.#open.database, threadId)) return;
     const { status } = await this.#thread(threadId);
     throw new ThreadError("THREAD_STATE", "Only a failed or lost thread can be retried", {
       facts: { threadId, status },
@@ -114,7 +115,7 @@ export class Countersign implements AsyncDisposable {
 
   /** What happened on a thread, from its start and live until it ends: its audit rows in their order. */
   events(threadId: string, { signal }: { readonly signal?: AbortSignal } = {}): AsyncGenerator<AuditRow> {
-    return timeline(this.#timeline(threadId, signal));
+    return timeline(this.#timeline(threadId, signal), this.#closing.signal);
   }
 
   #timeline(threadId: string, signal: AbortSignal | undefined) {
@@ -124,40 +125,39 @@ export class Countersign implements AsyncDisposable {
   }
 
   /** The state of a thread now. */
-  state(threadId: string): Promise<ThreadSnapshot> {
-    return stateOf(this.#parts.history, threadId);
+  async state(threadId: string): Promise<ThreadSnapshot> {
+    return stateOf(this.#open.history, threadId);
   }
 
   /** The states of a thread, the newest first. */
-  history(threadId: string): AsyncGenerator<ThreadSnapshot> {
-    return historyOf(this.#parts.history, threadId);
+  async *history(threadId: string): AsyncGenerator<ThreadSnapshot> {
+    yield* historyOf(this.#open.history, threadId);
   }
 
   /** Goes back to a checkpoint and on from there, with new intents; what still waited is cancelled. Drives it. */
   async fork(threadId: string, options: ForkOptions): Promise<ThreadStatus> {
-    this.#assertOpen();
-    await forkThread(this.#parts.history, threadId, options);
+    await forkThread(this.#open.history, threadId, options);
     return this.drive(threadId);
   }
 
   /** Requests that wait for people, across threads, the oldest first. */
   async pending(filter: PendingFilter = {}): Promise<ExecutionIntent[]> {
-    return pendingRequests(this.#parts.database, filter);
+    return pendingRequests(this.#open.database, filter);
   }
 
   /** One intent, or `undefined`. */
-  intent(intentId: string): Promise<ExecutionIntent | undefined> {
-    return loadIntent(this.#parts.database, intentId);
+  async intent(intentId: string): Promise<ExecutionIntent | undefined> {
+    return loadIntent(this.#open.database, intentId);
   }
 
   /** Every intent of a thread, in the order in which they were recorded. */
-  intents(threadId: string): Promise<ExecutionIntent[]> {
-    return loadThreadIntents(this.#parts.database, threadId);
+  async intents(threadId: string): Promise<ExecutionIntent[]> {
+    return loadThreadIntents(this.#open.database, threadId);
   }
 
   /** Approves what the digest stands for. @throws DecisionError or IntentError; nothing changes then. */
-  approve(intentId: string, options: ApproveOptions): Promise<ExecutionIntent> {
-    return recordDecision(this.#parts.deciding, { intentId, verdict: "approve", options });
+  async approve(intentId: string, options: ApproveOptions): Promise<ExecutionIntent> {
+    return recordDecision(this.#open.deciding, { intentId, verdict: "approve", options });
   }
 
   /**
@@ -170,48 +170,46 @@ export class Countersign implements AsyncDisposable {
     options: ApproveOptions,
   ): Promise<ExecutionIntent> {
     const json = toJson(amendment, "The edit");
-    return recordDecision(this.#parts.deciding, { intentId, verdict: "edit", options, amendment: json });
+    return recordDecision(this.#open.deciding, { intentId, verdict: "edit", options, amendment: json });
   }
 
   /** Rejects, finally: nothing of it, nor of its `commitAll`, starts any more (G5). */
-  reject(intentId: string, options: RejectOptions): Promise<ExecutionIntent> {
-    return recordDecision(this.#parts.deciding, { intentId, verdict: "reject", options });
+  async reject(intentId: string, options: RejectOptions): Promise<ExecutionIntent> {
+    return recordDecision(this.#open.deciding, { intentId, verdict: "reject", options });
   }
 
   /** Ends a pending effect as done: what a webhook calls. The same word twice is one outcome. */
-  complete(ref: EffectRef, options: CompleteOptions): Promise<void> {
-    return completeEffect(this.#parts.outside, ref, options);
+  async complete(ref: EffectRef, options: CompleteOptions): Promise<void> {
+    return completeEffect(this.#open.outside, ref, options);
   }
 
   /** Ends a pending or `unknown` effect as failed. */
-  fail(ref: EffectRef, options: FailOptions): Promise<void> {
-    return failEffect(this.#parts.outside, ref, options);
+  async fail(ref: EffectRef, options: FailOptions): Promise<void> {
+    return failEffect(this.#open.outside, ref, options);
   }
 
   /** Sends a named event to a thread; it is kept until something waits for it. False when it came before. */
-  sendEvent(threadId: string, event: EventInput): Promise<boolean> {
-    return sendEvent(this.#parts.outside, threadId, event);
+  async sendEvent(threadId: string, event: EventInput): Promise<boolean> {
+    return sendEvent(this.#open.outside, threadId, event);
   }
 
   /** Gives up one intent: at once if it has not started; one that runs is asked to stop. */
-  cancelIntent(intentId: string, { by }: { readonly by: Principal }): Promise<void> {
-    return cancelIntent(this.#parts.outside, intentId, by);
+  async cancelIntent(intentId: string, { by }: { readonly by: Principal }): Promise<void> {
+    return cancelIntent(this.#open.outside, intentId, by);
   }
 
   /** Ends a thread: nothing more of it is recorded or started. */
-  cancel(threadId: string, { by }: { readonly by: Principal }): Promise<void> {
-    return cancelThreadById(this.#parts.outside, threadId, by);
+  async cancel(threadId: string, { by }: { readonly by: Principal }): Promise<void> {
+    return cancelThreadById(this.#open.outside, threadId, by);
   }
 
   /** Runs a dead letter again, under the same key; an at-most-once one needs its decisions anew. */
-  replay(intentId: string, { by }: { readonly by: Principal }): Promise<ExecutionIntent> {
-    return replay(this.#parts.outside, intentId, by);
+  async replay(intentId: string, { by }: { readonly by: Principal }): Promise<ExecutionIntent> {
+    return replay(this.#open.outside, intentId, by);
   }
 
   /** The audit trail: read it, and verify that nobody changed it (G8). */
-  get audit(): AuditTrail {
-    return new AuditTrail(this.#parts.database);
-  }
+  readonly audit: AuditTrail = new AuditTrail(() => this.#open.database);
 
   /**
    * Works: carries out intents, drives threads that are ready or were left behind, ends timers and
@@ -219,28 +217,17 @@ export class Countersign implements AsyncDisposable {
    * With `until: "idle"` it does what is due now, until nothing is, and resolves.
    */
   async work({ signal, until }: { readonly signal?: AbortSignal; readonly until?: "idle" } = {}): Promise<void> {
-    this.#assertOpen();
-    if (until === "idle") return this.#untilIdle();
+    const { driver, worker, sweeper } = this.#open;
     const stop = signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
-    const working = Promise.all([
-      this.#parts.driver.run(stop),
-      this.#parts.worker.run(stop),
-      this.#parts.sweeper.run(stop),
-    ]).then(() => {});
+    const working =
+      until === "idle"
+        ? workUntilIdle({ driver, worker, sweeper }, stop)
+        : Promise.all([driver.run(stop), worker.run(stop), sweeper.run(stop)]).then(() => {});
     this.#working.add(working);
     try {
       await working;
     } finally {
       this.#working.delete(working);
-    }
-  }
-
-  async #untilIdle(): Promise<void> {
-    for (;;) {
-      const swept = await this.#parts.sweeper.tick();
-      const driven = await this.#parts.driver.tick();
-      const carriedOut = await this.#parts.worker.tick();
-      if (swept + driven + carriedOut === 0) return;
     }
   }
 
@@ -251,26 +238,39 @@ export class Countersign implements AsyncDisposable {
    */
   async close({ timeoutMs = 10_000 }: { readonly timeoutMs?: number } = {}): Promise<void> {
     if (this.#closing.signal.aborted) return;
-    this.#closing.abort(
-      new DatabaseError("CLOSED", "Countersign was closed", { remedy: "Open it again with countersign()." }),
-    );
-    await Promise.all([this.#parts.worker.drain(timeoutMs), this.#parts.driver.drain(timeoutMs)]);
+    const { driver, worker, wakeups, database } = this.#parts;
+    const closed = { remedy: "Open it again with countersign()." };
+    this.#closing.abort(new DatabaseError("CLOSED", "Countersign was closed", closed));
+    await Promise.all([worker.drain(timeoutMs), driver.drain(timeoutMs)]);
     await Promise.allSettled(this.#working);
-    await this.#parts.wakeups.close();
-    await this.#parts.database.close();
+    await wakeups.close();
+    await database.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  #assertOpen(): void {
+  /** What every call works with, as long as the handle is open. */
+  get #open(): Parts {
     this.#closing.signal.throwIfAborted();
+    return this.#parts;
   }
 
   async #thread(threadId: string): Promise<ThreadRow> {
-    const thread = await loadThread(this.#parts.database, threadId);
+    const thread = await loadThread(this.#open.database, threadId);
     if (thread === undefined) throw unknownThread(threadId);
     return thread;
+  }
+}
+
+/** Does what is due now, round by round, until a round finds nothing, or the signal aborts. */
+async function workUntilIdle(
+  { driver, worker, sweeper }: Pick<Parts, "driver" | "worker" | "sweeper">,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    const done = (await sweeper.tick()) + (await driver.tick()) + (await worker.tick());
+    if (done === 0) return;
   }
 }

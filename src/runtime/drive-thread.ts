@@ -10,6 +10,7 @@ import { isCountersignError, LeaseLostError } from "../errors.ts";
 import { DRIVE_KEY, isWait } from "../langgraph.ts";
 import type { RunTracker } from "../run-tracker.ts";
 import type { RegisteredGraph } from "./registry.ts";
+import { type StreamSink, streamThrough } from "./stream-through.ts";
 
 /** LangGraph's own serializer, as the saver has it. */
 export interface Serializer {
@@ -20,12 +21,7 @@ export interface Serializer {
 /** What this process adds to a run and no other process can: what is not in the database. */
 export interface RunExtras {
   readonly callbacks?: unknown;
-  /** LangGraph stream modes, and who gets the chunks. */
-  readonly stream?: {
-    readonly modes: readonly string[];
-    readonly subgraphs: boolean;
-    readonly onChunk: (chunk: unknown) => void;
-  };
+  readonly stream?: StreamSink;
 }
 
 export interface DriveThreadInput {
@@ -121,33 +117,13 @@ async function invoke(
     callbacks: withTracker(extras.callbacks, drive.runs),
   };
   if (extras.stream === undefined) return registered.compiled.invoke(graphInput, config);
-  return streamThrough(registered, graphInput, config, extras.stream);
+  return streamThrough(registered.compiled, graphInput, config, extras.stream);
 }
 
 /** The caller's callbacks, a list or a manager, with ours beside them. */
 function withTracker(callbacks: unknown, tracker: RunTracker): unknown {
   if (callbacks === undefined) return [tracker];
   return Array.isArray(callbacks) ? [...callbacks, tracker] : (callbacks as CallbackManager).copy([tracker]);
-}
-
-/** Passes LangGraph's chunks on, and keeps the last values of the graph itself: they are its output. */
-async function streamThrough(
-  { compiled }: RegisteredGraph,
-  input: unknown,
-  config: object,
-  { modes, subgraphs, onChunk }: NonNullable<RunExtras["stream"]>,
-): Promise<unknown> {
-  let output: unknown;
-  const streamMode = [...new Set([...modes, "values"])];
-  const chunks = await compiled.stream(input, { ...config, streamMode, subgraphs });
-  for await (const chunk of chunks as AsyncIterable<unknown[]>) {
-    const [mode, data] = chunk.slice(-2);
-    const ofGraphItself = !subgraphs || (chunk[0] as unknown[]).length === 0;
-    if (mode === "values" && ofGraphItself) output = data;
-    if (!modes.includes(mode as string)) continue;
-    onChunk(modes.length > 1 ? chunk : subgraphs ? [chunk[0], data] : data);
-  }
-  return output;
 }
 
 async function releaseOf(
@@ -176,18 +152,22 @@ async function releaseOf(
   }
 }
 
-/**
- * What a graph threw, for `threads.error`. The code goes into the audit trail as well, so it is ours,
- * LangGraph's, or `GRAPH_ERROR`: a foreign one could say anything.
- */
-function failureOf(error: unknown): { readonly code: string; readonly message: string } {
-  if (!(error instanceof Error)) return { code: "NON_ERROR_THROWN", message: `The graph threw a ${typeof error}` };
-  const { lc_error_code: langGraphCode } = error as { readonly lc_error_code?: unknown };
-  const code = isCountersignError(error) ? error.code : langGraphCode;
+/** What a graph threw, for `threads.error`. A foreign code could say anything, so the audit trail gets `GRAPH_ERROR`. */
+function failureOf(error: unknown): NonNullable<Release["error"]> {
+  if (!(error instanceof Error)) {
+    return { code: "NON_ERROR_THROWN", reasonCode: "GRAPH_ERROR", message: `The graph threw a ${typeof error}` };
+  }
+  const { lc_error_code: langGraphCode, code: ownCode } = error as { lc_error_code?: unknown; code?: unknown };
+  const known = [isCountersignError(error) ? error.code : langGraphCode].find(isCode);
   return {
-    code: typeof code === "string" && /^[A-Z_]{1,60}$/.test(code) ? code : "GRAPH_ERROR",
+    code: known ?? [ownCode].find(isCode) ?? error.name,
+    reasonCode: known ?? "GRAPH_ERROR",
     message: String(error.message).toWellFormed().replaceAll("\u0000", "").slice(0, 2_000),
   };
+}
+
+function isCode(code: unknown): code is string {
+  return typeof code === "string" && /^[A-Za-z0-9_.-]{1,80}$/.test(code);
 }
 
 /** Writes down what belongs in the audit trail and to no intent's state: divergences and refused attempts. */

@@ -37,6 +37,7 @@ export class Driver {
   readonly #input: DriverInput;
   readonly #driving = new Map<string, Driving>();
   #slotFreed: () => void = () => {};
+  #stopped = false;
   #heartbeat: NodeJS.Timeout | undefined;
 
   constructor(input: DriverInput) {
@@ -65,6 +66,7 @@ export class Driver {
       if (signal.aborted) watch.cancel();
       else await watch.until(pollIntervalMs, signal);
     }
+    await Promise.allSettled([...this.#driving.values()].map(({ done }) => done));
   }
 
   /** Drives everything that is ready now, and returns how many passes that were. */
@@ -106,6 +108,7 @@ export class Driver {
 
   /** Waits for running drives, at most this long; then aborts them, and their threads are ready for others. */
   async drain(timeoutMs: number): Promise<void> {
+    this.#stopped = true;
     const settled = (): Promise<unknown> => Promise.allSettled([...this.#driving.values()].map(({ done }) => done));
     const stop = new AbortController();
     await Promise.race([settled(), delay(timeoutMs, undefined, { signal: stop.signal }).catch(() => {})]);
@@ -119,7 +122,8 @@ export class Driver {
     this.#heartbeat = undefined;
   }
 
-  #claim(limit: number, threadId?: string): Promise<ThreadRow[]> {
+  async #claim(limit: number, threadId?: string): Promise<ThreadRow[]> {
+    if (this.#stopped) return [];
     const { database, registry, driverId, leaseMs } = this.#input;
     const graphs = registry.drivable;
     return claimThreads(database, {

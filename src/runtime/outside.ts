@@ -122,6 +122,7 @@ export async function cancelIntent(context: OutsideContext, intentId: string, by
   const cancelled = await database.transaction(async (tx) => {
     const group = await lockWithGroup(tx, intentId);
     if (group.length === 0) throw notFound(intentId);
+    if (group.some(({ id, kind }) => id === intentId && kind === "compensation")) throw undoing(intentId);
     const ids = group.filter((intent) => !hasEnded(intent.status)).map((intent) => intent.id);
     return cancelIntents(tx, { ids, by: by.id, byType: "human", reasonCode: "cancelled" });
   });
@@ -133,18 +134,26 @@ export async function cancelIntent(context: OutsideContext, intentId: string, by
   });
 }
 
+function undoing(intentId: string): IntentError {
+  return new IntentError("INTENT_STATE", "What undoes an effect cannot be cancelled", {
+    facts: { intentId },
+    remedy: "It ends by itself: as done, or as a dead letter that can be replayed.",
+  });
+}
+
 /** Ends a thread: nothing more of it is recorded or started. What runs is asked to stop. */
 export async function cancelThreadById(context: OutsideContext, threadId: string, by: Principal): Promise<void> {
   const running = await context.database.transaction(async (tx) => {
     const intents = await lockThreadIntents(tx, threadId);
-    const open = intents.filter((intent) => !hasEnded(intent.status));
+    // What is being undone is undone to its end.
+    const open = intents.filter((intent) => !hasEnded(intent.status) && intent.kind !== "compensation");
     await cancelIntents(tx, {
       ids: open.map((intent) => intent.id),
       by: by.id,
       byType: "human",
       reasonCode: "cancelled",
     });
-    if (!(await cancelThread(tx, threadId))) throw await notCancellable(context, threadId);
+    if (!(await cancelThread(tx, threadId, by.id))) throw await notCancellable(context, threadId);
     return open.filter((intent) => intent.status === "dispatched");
   });
   for (const intent of running) await requestCancel(context.database, intent.id);

@@ -8,6 +8,7 @@ import type { ExecutionIntent } from "../intent.ts";
 import type { RunExtras, Serializer } from "./drive-thread.ts";
 import type { Driver } from "./driver.ts";
 import type { Registry } from "./registry.ts";
+import { type StreamSink, streamThrough } from "./stream-through.ts";
 import { unknownThread } from "./timeline.ts";
 
 export interface StartOptions {
@@ -64,7 +65,7 @@ export async function startThread(
   graph: AnyGraph,
   input: unknown,
   options: StartOptions,
-  stream?: RunExtras["stream"],
+  stream?: StreamSink,
 ): Promise<Run> {
   const threadId = options.threadId ?? randomUUID();
   assertText({
@@ -102,14 +103,7 @@ async function runOnce(
   };
   const ended = { threadId, status: "completed" as const, pending: [], error: null, persistLagMs: null };
   if (stream === undefined) return { ...ended, output: await compiled.invoke(input, config) };
-  const { modes, subgraphs, onChunk } = stream;
-  const chunks = await compiled.stream(input, {
-    ...config,
-    subgraphs,
-    streamMode: modes.length === 1 ? modes[0] : modes,
-  });
-  for await (const chunk of chunks) onChunk(chunk);
-  return { ...ended, output: undefined };
+  return { ...ended, output: await streamThrough(compiled, input, config, stream) };
 }
 
 /** The thread's row with its input commits before anything runs. */

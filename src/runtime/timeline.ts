@@ -34,7 +34,7 @@ export interface TimelineInput {
  * Ends when the thread has ended and everything was told, or when the signal aborts.
  * @throws ThreadError `THREAD_NOT_FOUND`
  */
-export async function* timeline(input: TimelineInput): AsyncGenerator<AuditRow> {
+export async function* timeline(input: TimelineInput, closing: AbortSignal): AsyncGenerator<AuditRow> {
   const { database, wakeups, threadId, signal } = input;
   for (let afterSeq = 0; !signal.aborted; ) {
     const watch = wakeups.watch("changed", "ready", "runnable");
@@ -49,6 +49,8 @@ export async function* timeline(input: TimelineInput): AsyncGenerator<AuditRow> 
     if (rows.length > 0) watch.cancel();
     else await watch.until(input.pollIntervalMs, signal);
   }
+  // Whoever aborted knows why the events end; whoever listens to a handle that was closed does not.
+  closing.throwIfAborted();
 }
 
 /** Waits until a thread has ended. @throws ThreadError `THREAD_NOT_FOUND`; the signal's reason on abort. */

@@ -1,3 +1,5 @@
+import { HumanMessage } from "@langchain/core/messages";
+import { tool } from "@langchain/core/tools";
 import {
   type BaseCheckpointSaver,
   Command,
@@ -10,12 +12,15 @@ import {
   StateGraph,
 } from "@langchain/langgraph";
 import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
+import { createAgent, humanInTheLoopMiddleware } from "langchain";
 import { describe, expect, it } from "vitest";
+import { z } from "zod";
 import { CountersignSaver } from "../../checkpointers/index.ts";
 import { postgres } from "../../src/backends/postgres/index.ts";
 import { type AnyGraph, type Countersign, commit, countersign, defineGraph } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { approve, approveAll, Log, messenger, mia, oneNode, pendingText, pendingTexts } from "../support/messenger.ts";
+import { ScriptedModel } from "../support/scripted-model.ts";
 
 /*
  * Each hole of plain LangGraph is shown first, against LangGraph itself, and then closed: the same
@@ -51,12 +56,15 @@ async function asked(
   return tasks.flatMap((task) => task.interrupts);
 }
 
-async function storedResumes(threadId: string): Promise<number> {
-  const { rowCount } = await pool.query(
-    "select from countersign.checkpoint_writes where thread_id = $1 and channel = '__resume__'",
+/** Everything that LangGraph's tables hold of a thread. */
+async function stored(threadId: string): Promise<unknown[]> {
+  const { rows } = await pool.query(
+    `select checkpoint_id, task_id, idx, channel, md5(blob) from countersign.checkpoint_writes where thread_id = $1
+     union all select checkpoint_id, '', 0, '', md5(checkpoint::text) from countersign.checkpoints where thread_id = $1
+     order by 1, 2, 3, 4`,
     [threadId],
   );
-  return rowCount ?? 0;
+  return rows;
 }
 
 describe("one answer while two questions are open", () => {
@@ -266,6 +274,7 @@ describe("LangGraph's own resume on a thread of Countersign's", () => {
     const { threadId, pending } = await cs.start(graph, { log: [] });
     const byHand = builder.compile({ checkpointer: new CountersignSaver(pool) });
     const config = { configurable: { thread_id: threadId }, durability };
+    const before = await stored(threadId);
 
     const byId = { [String(pending[0]?.id)]: "approved" };
     for (const resume of ["approved", { decisions: [{ type: "approve" }] }, byId]) {
@@ -273,7 +282,7 @@ describe("LangGraph's own resume on a thread of Countersign's", () => {
     }
     await cs.work({ until: "idle" });
 
-    expect(await storedResumes(threadId)).toBe(0);
+    expect(await stored(threadId)).toEqual(before);
     expect(await cs.intent(String(pending[0]?.id))).toMatchObject({ status: "awaiting_decision", attempt: 0 });
     expect(calls).toEqual([]);
     await approveAll(cs, threadId);
@@ -293,12 +302,12 @@ describe("LangGraph's own resume on a thread of Countersign's", () => {
     await using cs = await open(graph);
     const { threadId } = await cs.start(graph, { log: [] });
     const byHand = builder.compile({ checkpointer: new CountersignSaver(pool) });
-    const before = await cs.state(threadId);
+    const before = await stored(threadId);
 
     const config = { configurable: { thread_id: threadId }, durability: "sync" } as const;
     await expect(byHand.invoke({ log: ["intruder"] }, config)).rejects.toMatchObject({ code: "BOUNDARY" });
 
-    expect(await cs.state(threadId)).toEqual(before);
+    expect(await stored(threadId)).toEqual(before);
     expect(await cs.intents(threadId)).toHaveLength(1);
   });
 
@@ -315,17 +324,62 @@ describe("LangGraph's own resume on a thread of Countersign's", () => {
   });
 });
 
-it("LangGraph's interrupt() in a durable graph is refused, and records nothing", async () => {
-  const graph = oneNode(async () => ({ log: [String(interrupt("pay?"))] }));
-  await using cs = await open(graph);
-
-  const run = await cs.start(graph, { log: [] }, { threadId: "interrupting" });
-
-  expect(run).toMatchObject({ status: "failed", pending: [], error: { code: "BOUNDARY" } });
-  expect(run.error?.message).toContain("requestDecision()");
-  expect(await cs.intents("interrupting")).toEqual([]);
-  const { rows } = await pool.query(
-    "select channel from countersign.checkpoint_writes where thread_id = 'interrupting' and channel like '\\_\\_int%'",
+/** The interrupts that are stored of a thread. */
+async function storedInterrupts(threadId: string): Promise<number> {
+  const { rowCount } = await pool.query(
+    "select from countersign.checkpoint_writes where thread_id = $1 and channel = '__interrupt__'",
+    [threadId],
   );
-  expect(rows).toEqual([]);
+  return rowCount ?? 0;
+}
+
+describe("LangGraph's interrupt() under Countersign", () => {
+  const pausing = async () => ({ log: [String(interrupt("pay?"))] });
+
+  it("in a durable graph is refused with the remedy, and records nothing", async () => {
+    const graph = oneNode(pausing);
+    await using cs = await open(graph);
+
+    const run = await cs.start(graph, { log: [] });
+
+    expect(run).toMatchObject({ status: "failed", pending: [], error: { code: "BOUNDARY" } });
+    expect(run.error?.message).toContain("requestDecision()");
+    expect(await cs.intents(run.threadId)).toEqual([]);
+    expect(await storedInterrupts(run.threadId)).toBe(0);
+  });
+
+  it("in an async graph is refused, too", async () => {
+    const builder = new StateGraph(Log).addNode("node", pausing).addEdge(START, "node");
+    const lossWindow = "a draft";
+    const graph = defineGraph({ name: "pausing", version: 1, durability: "async", lossWindow, graph: builder });
+    await using cs = await open(graph);
+
+    const run = await cs.start(graph, { log: [] });
+
+    expect(run).toMatchObject({ status: "failed", pending: [], error: { code: "BOUNDARY" } });
+    expect(await storedInterrupts(run.threadId)).toBe(0);
+  });
+
+  it("in langchain's own approval middleware is refused, too, and the tool does not run", async () => {
+    const ran: string[] = [];
+    const pay = tool(async ({ text }) => String(ran.push(text)), {
+      name: "pay",
+      description: "Pays.",
+      schema: z.object({ text: z.string() }),
+    });
+    const model = new ScriptedModel([[{ id: "call-1", name: "pay", args: { text: "9999" } }], "done"]);
+    const approval = humanInTheLoopMiddleware({ interruptOn: { pay: true } } as never);
+    const graph = defineGraph({
+      name: "approving",
+      version: 1,
+      durability: "durable",
+      graph: ({ checkpointer }) => createAgent({ model, tools: [pay], middleware: [approval] as never, checkpointer }),
+    });
+    await using cs = await open(graph);
+
+    const run = await cs.start(graph, { messages: [new HumanMessage("pay")] });
+
+    expect(run).toMatchObject({ status: "failed", pending: [], error: { code: "BOUNDARY" } });
+    expect(ran).toEqual([]);
+  });
 });

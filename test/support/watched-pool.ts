@@ -4,6 +4,8 @@ import pg from "pg";
 export interface SentStatement {
   readonly text: string;
   readonly values: readonly unknown[];
+  /** Of a prepared one. */
+  readonly name: string | undefined;
 }
 
 /** An ordinary pool that also notes every statement which its connections send. */
@@ -14,7 +16,11 @@ export function watchedPool(url: string): { readonly pool: pg.Pool; readonly sta
     override query(...args: any[]): any {
       const [first, second] = args;
       const config = typeof first === "string" ? { text: first, values: second } : first;
-      statements.push({ text: String(config.text), values: Array.isArray(config.values) ? config.values : [] });
+      statements.push({
+        text: String(config.text),
+        values: Array.isArray(config.values) ? config.values : [],
+        name: config.name,
+      });
       // biome-ignore lint/suspicious/noExplicitAny: see above
       return (super.query as any)(...args);
     }

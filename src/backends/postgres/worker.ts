@@ -33,6 +33,7 @@ export class PostgresWorker implements BackendWorker {
   readonly #running = new Map<string, Running>();
   readonly #settlements: SettleBatcher;
   #slotFreed: () => void = () => {};
+  #stopped = false;
   #heartbeat: NodeJS.Timeout | undefined;
 
   constructor(host: BackendHost, options: WorkerOptions) {
@@ -64,6 +65,7 @@ export class PostgresWorker implements BackendWorker {
       else await watch.until(waitMs, signal);
     }
     await cancellations;
+    await this.#settled();
   }
 
   async tick(): Promise<number> {
@@ -74,7 +76,7 @@ export class PostgresWorker implements BackendWorker {
       const inquired = await this.#inquire();
       if (claimed + inquired === 0 && this.#running.size === 0) return dispatches;
       dispatches += claimed;
-      await Promise.all([...this.#running.values()].map((running) => running.done));
+      await this.#settled();
       if (claimed + inquired === 0) return dispatches;
     }
   }
@@ -84,16 +86,21 @@ export class PostgresWorker implements BackendWorker {
   }
 
   async drain(timeoutMs: number): Promise<void> {
-    const running = [...this.#running.values()];
+    this.#stopped = true;
     const stop = new AbortController();
     const late = delay(timeoutMs, undefined, { signal: stop.signal }).catch(() => {});
-    await Promise.race([Promise.all(running.map((one) => one.done)), late]);
+    await Promise.race([this.#settled(), late]);
     stop.abort();
     for (const { intent, abort } of this.#running.values()) {
       abort.abort(new LeaseLostError({ intentId: intent.id, reason: "closing" }));
     }
     clearInterval(this.#heartbeat);
     this.#heartbeat = undefined;
+  }
+
+  /** Resolves when nothing runs any more. */
+  async #settled(): Promise<void> {
+    while (this.#running.size > 0) await Promise.all([...this.#running.values()].map((running) => running.done));
   }
 
   get #freeSlots(): number {
@@ -109,7 +116,7 @@ export class PostgresWorker implements BackendWorker {
         slots: Math.min(limit, maxConcurrency - this.#runningOf(workflowKey)),
       }))
       .filter((kind) => kind.slots > 0);
-    if (limit <= 0 || kinds.length === 0) return 0;
+    if (this.#stopped || limit <= 0 || kinds.length === 0) return 0;
     const backend = this.#options.name;
     const intents = await claimIntents(database, { backend, worker: workerId, kinds, limit, leaseMs });
     for (const intent of intents) this.#start(intent);

@@ -37,6 +37,9 @@ create table ${schema}.threads (
   lease_owner       text,
   lease_token       integer not null default 0,
   lease_expires_at  timestamptz,
+  -- Who made the last change on purpose; null where the driver of the lease did.
+  changed_by_type   text not null default 'automated_workflow',
+  changed_by        text,
   created_at        timestamptz not null,
   updated_at        timestamptz not null,
   ended_at          timestamptz

@@ -141,6 +141,19 @@ begin
   return null;
 end $$;
 
+-- How a thread whose graph has ended stands: with its compensation, if there is one. To undo a rejected
+-- commitAll is no compensation of the thread: what it did else stands.
+create function ${schema}.end_status(thread text) returns text language sql stable as $$
+  select case
+    when exists (select from ${schema}.execution_intents where thread_id = thread and kind = 'compensation'
+                 and compensates is null and status = 'awaiting_external') then 'compensating'
+    when exists (select from ${schema}.execution_intents where thread_id = thread
+                 and compensates is not null and status = 'failed') then 'compensation_failed'
+    when exists (select from ${schema}.execution_intents where thread_id = thread and kind = 'compensation'
+                 and compensates is null and payload ->> 'group' is null) then 'compensated'
+    else 'completed' end
+  $$;
+
 -- Of a thread's own life only its milestones are audited: leases come and go.
 create function ${schema}.audit_threads() returns trigger language plpgsql as $$
 declare
@@ -154,8 +167,8 @@ begin
   else
     select array_agg(row(n.thread_id, n.tenant,
         case when n.status in ('ready', 'running') then 'thread.retried' else 'thread.' || n.status end,
-        'automated_workflow', coalesce(n.lease_owner, 'countersign'), null,
-        n.graph || '@' || n.graph_version, null, null, n.status, n.error ->> 'code', n.correlation_id, n.trace_id, null
+        n.changed_by_type, coalesce(n.changed_by, n.lease_owner, 'countersign'), null,
+        n.graph || '@' || n.graph_version, null, null, n.status, n.error ->> 'reasonCode', n.correlation_id, n.trace_id, null
       )::${schema}.audit_entry order by n.thread_id)
       into entries from new_row n join old_row o using (thread_id)
       where n.status <> o.status
