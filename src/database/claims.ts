@@ -94,13 +94,19 @@ export async function settleIntents(
         order by i.id for no key update of i
       )
       update ${db.schema}.execution_intents i set
-        status = s.status, output = coalesce(s.output, i.output), error = s.error,
+        -- What somebody has cancelled is not tried again, nor waited for.
+        status = case when i.cancel_requested and s.status in ('runnable', 'awaiting_external') then 'cancelled'
+                      else s.status end,
+        output = coalesce(s.output, i.output), error = s.error,
         receipt = coalesce(s.receipt, i.receipt), external_ref = coalesce(s.external_ref, i.external_ref),
         not_before = case when s.delay_ms is null then i.not_before
                           else ${db.schema}.clock() + s.delay_ms * interval '1 millisecond' end,
         expires_at = s.expires_at, lease_owner = null, lease_expires_at = null,
-        revision = revision + 1, action = s.action, changed_by_type = 'executor_system', changed_by = $2,
-        reason_code = s.reason_code
+        revision = revision + 1, changed_by_type = 'executor_system', changed_by = $2,
+        action = case when i.cancel_requested and s.status in ('runnable', 'awaiting_external') then 'intent.cancelled'
+                      else s.action end,
+        reason_code = case when i.cancel_requested and s.status in ('runnable', 'awaiting_external') then 'cancelled'
+                           else s.reason_code end
       from settlement s join held using (id) where i.id = s.id returning i.id`,
     values: [backend, worker, JSON.stringify(settlements.map(settlementToRow))],
   });
@@ -168,11 +174,13 @@ export async function rescueIntents(db: Queryable, input: RescueInput): Promise<
       )
       update ${db.schema}.execution_intents i set
         status = case when i.semantics = 'at-most-once' then 'unknown'
+                      when i.cancel_requested then 'cancelled'
                       when i.attempt >= lost.max_attempts then 'failed' else 'runnable' end,
         error = jsonb_build_object('code', 'WORKER_LOST', 'message', 'The worker was lost between claim and settlement'),
         lease_owner = null, lease_expires_at = null, lease_token = lease_token + 1, not_before = ${db.schema}.clock(),
         revision = revision + 1,
         action = case when i.semantics = 'at-most-once' then 'intent.unknown'
+                      when i.cancel_requested then 'intent.cancelled'
                       when i.attempt >= lost.max_attempts then 'intent.failed' else 'intent.attempted' end,
         changed_by_type = 'executor_system', changed_by = $2, reason_code = 'worker_lost'
       from lost where i.id = lost.id returning i.id`,
@@ -227,21 +235,38 @@ export async function releaseInquiry(
   });
 }
 
-/** When the next runnable intent of these kinds falls due, so that a worker can wait exactly that long. */
-export async function nextRunnableInMs(
-  db: Queryable,
-  { backend, workflowKeys }: { readonly backend: string; readonly workflowKeys: readonly string[] },
-): Promise<number | undefined> {
+export interface NextWorkInput {
+  readonly backend: string;
+  /** Every kind that the worker serves: leases on them may run out. */
+  readonly workflowKeys: readonly string[];
+  /** Those of which another one could start now. */
+  readonly startable: readonly string[];
+  readonly reconcilable: readonly string[];
+  readonly pollable: readonly string[];
+}
+
+/** When there is something to do next, so that a worker can wait exactly that long. */
+export async function nextWorkInMs(db: Queryable, input: NextWorkInput): Promise<number | undefined> {
+  const inquiry = (status: string, keys: string): string => `
+    select min(greatest(not_before, coalesce(lease_expires_at, not_before))) as at
+    from ${db.schema}.execution_intents
+    where status = '${status}' and backend = $1 and workflow_key = any(${keys}::text[]) and kind = 'effect'`;
   const [row] = await db.query<{ ms: number | null }>({
-    name: `${db.schema}.next_runnable`,
-    text: `select (extract(epoch from min(next.not_before) - ${db.schema}.clock()) * 1000)::float8 as ms
-      from unnest($2::text[]) as kind(workflow_key)
-      cross join lateral (
-        select not_before from ${db.schema}.execution_intents
-        where status = 'runnable' and backend = $1 and workflow_key = kind.workflow_key
-        order by not_before limit 1
+    name: `${db.schema}.next_work`,
+    text: `select (extract(epoch from min(next.at) - ${db.schema}.clock()) * 1000)::float8 as ms from (
+        select runnable.not_before as at from unnest($3::text[]) as kind(workflow_key)
+        cross join lateral (
+          select not_before from ${db.schema}.execution_intents
+          where status = 'runnable' and backend = $1 and workflow_key = kind.workflow_key
+          order by not_before limit 1
+        ) runnable
+        union all
+        select min(lease_expires_at) from ${db.schema}.execution_intents
+        where status = 'dispatched' and backend = $1 and workflow_key = any($2::text[])
+        union all ${inquiry("unknown", "$4")}
+        union all ${inquiry("awaiting_external", "$5")}
       ) next`,
-    values: [backend, workflowKeys],
+    values: [input.backend, input.workflowKeys, input.startable, input.reconcilable, input.pollable],
   });
   return row?.ms ?? undefined;
 }

@@ -67,23 +67,32 @@ export async function requestCancel(db: Queryable, intentId: string): Promise<bo
   return rows.length > 0;
 }
 
+export interface ReplayInput {
+  readonly intentId: string;
+  readonly by: ExternalActor;
+  /** Where it needs its decisions anew: how long people may take. */
+  readonly decisionTimeoutMs: number;
+}
+
 /**
  * Puts a dead letter back: it runs again with fresh attempts and, as the provider may have seen the
  * old key, with the same one; an at-most-once intent gets a new key and needs its decisions anew
  * (rule 15). A failed compensation is tried again the same way.
  */
-export async function replayIntent(db: Queryable, intentId: string, by: ExternalActor): Promise<boolean> {
+export async function replayIntent(db: Queryable, { intentId, by, decisionTimeoutMs }: ReplayInput): Promise<boolean> {
   const rows = await db.query({
     text: `update ${db.schema}.execution_intents set
         status = case when semantics = 'at-most-once' and min_approvers > 0 then 'awaiting_decision' else 'runnable' end,
         idempotency_key = case when semantics = 'at-most-once' then id || ':' || (revision + 1) else idempotency_key end,
         decision_round = decision_round + case when semantics = 'at-most-once' then 1 else 0 end,
-        attempt = 0, error = null, not_before = ${db.schema}.clock(),
+        attempt = 0, error = null, cancel_requested = false,
+        expires_at = case when semantics = 'at-most-once' and min_approvers > 0
+                          then ${db.schema}.clock() + $4 * interval '1 millisecond' end, not_before = ${db.schema}.clock(),
         revision = revision + 1, action = 'intent.replayed', changed_by_type = $2, changed_by = $3, reason_code = 'replay'
       where id = $1 and status = 'failed' and kind in ('effect', 'compensation') and backend is not null
         and not exists (select from ${db.schema}.execution_intents undone where undone.compensates = $1)
       returning id`,
-    values: [intentId, by.type, by.id],
+    values: [intentId, by.type, by.id, decisionTimeoutMs],
   });
   return rows.length > 0;
 }

@@ -1,7 +1,14 @@
-import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, realpathSync, writeSync } from "node:fs";
+import { resolve } from "node:path";
 import { tryLock, unlock } from "fs-native-extensions";
 import { DatabaseError } from "../errors.ts";
+
+/** One folder, one lock, whatever links lead to it. */
+function realPath(folder: string): string {
+  const path = resolve(folder);
+  mkdirSync(path, { recursive: true });
+  return realpathSync(path);
+}
 
 /**
  * Takes the exclusive lock on a PGlite folder, or refuses.
@@ -12,8 +19,7 @@ import { DatabaseError } from "../errors.ts";
  * @throws DatabaseError `DATABASE_LOCKED`
  */
 export function lockFolder(folder: string): () => void {
-  const path = `${resolve(folder)}.lock`;
-  mkdirSync(dirname(path), { recursive: true });
+  const path = `${realPath(folder)}.lock`;
   const file = openSync(path, "a+");
   if (!tryLock(file)) {
     const owner = readFileSync(path, "utf8").trim();

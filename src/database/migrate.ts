@@ -10,9 +10,9 @@ export const DEFAULT_SCHEMA = "countersign";
  * @throws OptionError
  */
 export function assertSchemaName(schema: string): string {
-  if (typeof schema === "string" && /^[a-z_][a-z0-9_]{0,50}$/.test(schema)) return schema;
+  if (typeof schema === "string" && /^(?!pg_)[a-z_][a-z0-9_]{0,50}$/.test(schema)) return schema;
   throw new OptionError("The schema name is not a plain lower-case identifier", {
-    remedy: "Use letters, digits and underscores, at most 51, not starting with a digit.",
+    remedy: "Use letters, digits and underscores, at most 51, not starting with a digit or with pg_.",
   });
 }
 

@@ -55,7 +55,8 @@ export async function nextDueInMs(db: Queryable): Promise<number | undefined> {
   const [row] = await db.query<{ ms: number | null }>({
     name: `${db.schema}.next_due`,
     text: `select (extract(epoch from least(
-        (select min(not_before) from ${db.schema}.execution_intents where status = 'awaiting_external'),
+        (select min(not_before) from ${db.schema}.execution_intents
+         where status = 'awaiting_external' and kind = 'timer'),
         (select min(expires_at) from ${db.schema}.execution_intents
          where status in ('awaiting_decision', 'awaiting_external') and expires_at is not null)
       ) - ${db.schema}.clock()) * 1000)::float8 as ms`,

@@ -122,7 +122,9 @@ export async function cancelIntent(context: OutsideContext, intentId: string, by
   const cancelled = await database.transaction(async (tx) => {
     const group = await lockWithGroup(tx, intentId);
     if (group.length === 0) throw notFound(intentId);
-    if (group.some(({ id, kind }) => id === intentId && kind === "compensation")) throw undoing(intentId);
+    const target = group.find(({ id }) => id === intentId);
+    if (target?.kind === "compensation") throw undoing(intentId);
+    if (target === undefined || hasEnded(target.status)) return [];
     const ids = group.filter((intent) => !hasEnded(intent.status)).map((intent) => intent.id);
     return cancelIntents(tx, { ids, by: by.id, byType: "human", reasonCode: "cancelled" });
   });
@@ -171,7 +173,10 @@ async function notCancellable({ database }: OutsideContext, threadId: string): P
 /** Runs a dead letter again. The graph that was told `failed` is not told again. */
 export async function replay(context: OutsideContext, intentId: string, by: Principal): Promise<ExecutionIntent> {
   if (!isIntentId(intentId)) throw notFound(String(intentId));
-  const replayed = await replayIntent(context.database, intentId, { type: "human", id: by.id });
+  const failed = await loadIntent(context.database, intentId);
+  const timeoutMs = context.commitments.get(failed?.workflowKey ?? "")?.decisionTimeoutMs ?? TWO_DAYS_MS;
+  const actor: ExternalActor = { type: "human", id: by.id };
+  const replayed = await replayIntent(context.database, { intentId, by: actor, decisionTimeoutMs: timeoutMs });
   const intent = await loadIntent(context.database, intentId);
   if (intent === undefined) throw notFound(intentId);
   if (replayed) return intent;
@@ -180,6 +185,9 @@ export async function replay(context: OutsideContext, intentId: string, by: Prin
     remedy: "One that was undone is proposed anew instead.",
   });
 }
+
+/** How long a replayed request waits for people where its commitment is not registered here. */
+const TWO_DAYS_MS = 48 * 3_600_000;
 
 export interface EventInput {
   readonly name: string;

@@ -63,14 +63,19 @@ export async function withTimeout<Answer>(
 ): Promise<Answer> {
   const { timeoutMs } = commitment;
   const late = new AbortController();
-  const timer = setTimeout(() => {
-    late.abort(
-      new HandlerError("HANDLER_TIMEOUT", "The handler did not answer in time", {
-        facts: { intentId: intent.id, commitment: commitment.workflowKey, timeoutMs },
-        remedy: "Pass the signal on to what the handler calls, or raise timeoutMs.",
-      }),
-    );
-  }, timeoutMs);
+  const timer = setTimeout(
+    () => {
+      // A timer counts to 24.8 days; a longer time-out is as good as none.
+      if (timeoutMs > LONGEST_TIMER_MS) return;
+      late.abort(
+        new HandlerError("HANDLER_TIMEOUT", "The handler did not answer in time", {
+          facts: { intentId: intent.id, commitment: commitment.workflowKey, timeoutMs },
+          remedy: "Pass the signal on to what the handler calls, or raise timeoutMs.",
+        }),
+      );
+    },
+    Math.min(timeoutMs, LONGEST_TIMER_MS),
+  );
   const stop = AbortSignal.any([signal, late.signal]);
   const aborted = new Promise<never>((_resolve, reject) => {
     if (stop.aborted) reject(stop.reason);
@@ -113,6 +118,7 @@ function settled(held: Held, commitment: AnyCommitment, intent: ExecutionIntent,
   return { ...held, status: "succeeded", action: "intent.succeeded", output: parseOutput(commitment, answer) };
 }
 
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const NEVER_MS = 100 * 365 * 24 * 3_600_000;
 
 /** The provider did the work, whatever it answered: an answer that cannot be read is not retried. */
@@ -163,7 +169,7 @@ function failed(held: Held, { intent, commitment, signal }: Dispatch, error: unk
 /** What of an error may be kept: code and short message of ours, else class and message of the handler's own. */
 export function failureOf(error: unknown): IntentFailure {
   if (isCountersignError(error)) return { code: error.code, message: (error as CountersignError).shortMessage };
-  if (error instanceof Error) return { code: codeOf(error), message: clean(error.message) };
+  if (error instanceof Error) return { code: codeOf(error), message: clean(String(error.message)) };
   return { code: "NON_ERROR_THROWN", message: `The handler threw a ${typeof error}` };
 }
 

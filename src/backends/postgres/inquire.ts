@@ -17,29 +17,31 @@ const LIMIT = 50;
  * Asks providers about effects whose end is not known: `unknown` ones by `reconcile` (G4b), pending
  * ones by `poll`. An inquiry has no effect of its own, so it may be repeated; a lease keeps two
  * processes from asking at once.
- * @returns how many were asked.
+ * @returns the inquiries that were begun; each settles its intent, or gives it back.
  */
-export async function inquire(host: BackendHost, backend: string, settle: Settle): Promise<number> {
-  const unknown = await ask(host, backend, "unknown", settle);
-  const pending = await ask(host, backend, "awaiting_external", settle);
-  return unknown + pending;
-}
-
-async function ask(
+export async function inquire(
   host: BackendHost,
   backend: string,
-  status: "unknown" | "awaiting_external",
   settle: Settle,
-): Promise<number> {
+  signal: AbortSignal,
+): Promise<Promise<void>[]> {
+  const begun: Promise<void>[] = [];
+  for (const status of ["unknown", "awaiting_external"] as const) {
+    const workflowKeys = inquirable(host, status);
+    if (workflowKeys.length === 0) continue;
+    const { database, workerId: worker, leaseMs } = host;
+    const intents = await leaseInquiries(database, { backend, worker, status, workflowKeys, limit: LIMIT, leaseMs });
+    begun.push(...intents.map((intent) => askOne(host, intent, status, settle, signal)));
+  }
+  return begun;
+}
+
+/** The kinds whose provider can be asked in this state. */
+export function inquirable(host: BackendHost, status: "unknown" | "awaiting_external"): string[] {
   const handler = status === "unknown" ? "reconcile" : "poll";
-  const workflowKeys = [...host.commitments.values()]
+  return [...host.commitments.values()]
     .filter((commitment) => commitment.handlers[handler] !== undefined)
     .map((commitment) => commitment.workflowKey);
-  if (workflowKeys.length === 0) return 0;
-  const { database, workerId: worker, leaseMs } = host;
-  const intents = await leaseInquiries(database, { backend, worker, status, workflowKeys, limit: LIMIT, leaseMs });
-  await Promise.all(intents.map((intent) => askOne(host, intent, status, settle)));
-  return intents.length;
 }
 
 async function askOne(
@@ -47,16 +49,19 @@ async function askOne(
   intent: ExecutionIntent,
   from: "unknown" | "awaiting_external",
   settle: Settle,
+  signal: AbortSignal,
 ): Promise<void> {
   const commitment = host.commitments.get(intent.workflowKey) as AnyCommitment;
   try {
-    const answer = await (from === "unknown" ? reconcile(commitment, intent) : poll(commitment, intent));
+    const answer = await (from === "unknown"
+      ? reconcile(commitment, intent, signal)
+      : poll(commitment, intent, signal));
     if (answer !== undefined) {
       await settle({ id: intent.id, leaseToken: intent.leaseToken, from, ...answer });
       return;
     }
   } catch (error) {
-    host.onError(error);
+    if (!signal.aborted) host.onError(error);
   }
   const patient = { ...commitment.retry, maxAttempts: Number.POSITIVE_INFINITY };
   const delayMs =
@@ -64,9 +69,8 @@ async function askOne(
   await releaseInquiry(host.database, { id: intent.id, leaseToken: intent.leaseToken, delayMs: delayMs ?? 0 });
 }
 
-async function reconcile(commitment: AnyCommitment, intent: ExecutionIntent): Promise<Answer> {
+async function reconcile(commitment: AnyCommitment, intent: ExecutionIntent, signal: AbortSignal): Promise<Answer> {
   const { idempotencyKey, payload: input } = intent;
-  const signal = new AbortController().signal;
   const found = await withTimeout({ intent, commitment, signal }, async (context) =>
     commitment.handlers.reconcile?.({ idempotencyKey, input }, context),
   );
@@ -89,10 +93,9 @@ async function reconcile(commitment: AnyCommitment, intent: ExecutionIntent): Pr
   }
 }
 
-async function poll(commitment: AnyCommitment, intent: ExecutionIntent): Promise<Answer> {
+async function poll(commitment: AnyCommitment, intent: ExecutionIntent, signal: AbortSignal): Promise<Answer> {
   const { externalRef, payload: input } = intent;
   if (externalRef === null) return undefined;
-  const signal = new AbortController().signal;
   const seen = await withTimeout({ intent, commitment, signal }, async (context) =>
     commitment.handlers.poll?.({ externalRef, input }, context),
   );

@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { BackendHost, BackendWorker } from "../../backend.ts";
-import { claimIntents, nextRunnableInMs, renewLeases, rescueIntents, type Settlement } from "../../database/claims.ts";
+import { claimIntents, nextWorkInMs, renewLeases, rescueIntents, type Settlement } from "../../database/claims.ts";
 import { loadIntent } from "../../database/intents.ts";
 import { LeaseLostError } from "../../errors.ts";
 import type { ExecutionIntent } from "../../intent.ts";
 import { CANCELLED, execute } from "./execute.ts";
-import { inquire } from "./inquire.ts";
+import { inquirable, inquire } from "./inquire.ts";
 import { SettleBatcher } from "./settle-batcher.ts";
 
 export interface WorkerOptions {
@@ -33,6 +33,9 @@ export class PostgresWorker implements BackendWorker {
   readonly #running = new Map<string, Running>();
   readonly #settlements: SettleBatcher;
   #slotFreed: () => void = () => {};
+  readonly #inquiries = new Set<Promise<void>>();
+  /** Aborts inquiries when the worker closes: they have no effect and can be repeated. */
+  readonly #closing = new AbortController();
   #stopped = false;
   #heartbeat: NodeJS.Timeout | undefined;
 
@@ -44,20 +47,16 @@ export class PostgresWorker implements BackendWorker {
 
   async run(signal: AbortSignal): Promise<void> {
     const cancellations = this.#watchCancellations(signal);
-    let inquireAt = 0;
     while (!signal.aborted) {
       const watch = this.#host.wakeups.watch("runnable");
       this.#slotFreed = () => watch.wake();
       let waitMs = this.#host.pollIntervalMs;
       try {
-        const claimed = await this.#claim();
-        if (Date.now() >= inquireAt) {
-          inquireAt = Date.now() + this.#host.pollIntervalMs;
-          await this.#rescue();
-          await this.#inquire();
-        }
-        // A full claim means that there may be more: look again as soon as a slot is free.
-        if (claimed < this.#freeSlots) waitMs = Math.min(waitMs, await this.#untilNextRunnable());
+        await this.#rescue();
+        await this.#claim();
+        await this.#inquire();
+        // A slot that becomes free ends the wait as well, so kinds without one are left out here.
+        waitMs = Math.min(waitMs, (await this.#nextWorkInMs()) ?? waitMs);
       } catch (error) {
         this.#host.onError(error);
       }
@@ -74,7 +73,6 @@ export class PostgresWorker implements BackendWorker {
       await this.#rescue();
       const claimed = await this.#claim();
       const inquired = await this.#inquire();
-      if (claimed + inquired === 0 && this.#running.size === 0) return dispatches;
       dispatches += claimed;
       await this.#settled();
       if (claimed + inquired === 0) return dispatches;
@@ -87,6 +85,7 @@ export class PostgresWorker implements BackendWorker {
 
   async drain(timeoutMs: number): Promise<void> {
     this.#stopped = true;
+    this.#closing.abort();
     const stop = new AbortController();
     const late = delay(timeoutMs, undefined, { signal: stop.signal }).catch(() => {});
     await Promise.race([this.#settled(), late]);
@@ -100,25 +99,31 @@ export class PostgresWorker implements BackendWorker {
 
   /** Resolves when nothing runs any more. */
   async #settled(): Promise<void> {
-    while (this.#running.size > 0) await Promise.all([...this.#running.values()].map((running) => running.done));
+    while (this.#running.size + this.#inquiries.size > 0) {
+      await Promise.all([...this.#inquiries, ...[...this.#running.values()].map((running) => running.done)]);
+    }
   }
 
   get #freeSlots(): number {
     return this.#options.concurrency - this.#running.size;
   }
 
-  async #claim(): Promise<number> {
-    const limit = this.#freeSlots;
-    const { commitments, database, workerId, leaseMs } = this.#host;
-    const kinds = [...commitments.values()]
+  /** How many more of each kind could start now. */
+  #kinds(): { readonly workflowKey: string; readonly slots: number }[] {
+    return [...this.#host.commitments.values()]
       .map(({ workflowKey, maxConcurrency }) => ({
         workflowKey,
-        slots: Math.min(limit, maxConcurrency - this.#runningOf(workflowKey)),
+        slots: Math.min(this.#freeSlots, maxConcurrency - this.#runningOf(workflowKey)),
       }))
       .filter((kind) => kind.slots > 0);
-    if (this.#stopped || limit <= 0 || kinds.length === 0) return 0;
-    const backend = this.#options.name;
-    const intents = await claimIntents(database, { backend, worker: workerId, kinds, limit, leaseMs });
+  }
+
+  async #claim(): Promise<number> {
+    const limit = this.#freeSlots;
+    const kinds = this.#kinds();
+    if (this.#stopped || kinds.length === 0) return 0;
+    const { database, workerId: worker, leaseMs } = this.#host;
+    const intents = await claimIntents(database, { backend: this.#options.name, worker, kinds, limit, leaseMs });
     for (const intent of intents) this.#start(intent);
     return intents.length;
   }
@@ -134,7 +139,8 @@ export class PostgresWorker implements BackendWorker {
     const done = this.#carryOut(intent, abort.signal)
       .catch((error) => this.#host.onError(error))
       .finally(() => {
-        this.#running.delete(intent.id);
+        // A handler that was left behind may end after a later one of the same intent has begun.
+        if (this.#running.get(intent.id)?.abort === abort) this.#running.delete(intent.id);
         this.#slotFreed();
       });
     this.#running.set(intent.id, { intent, abort, done });
@@ -203,14 +209,25 @@ export class PostgresWorker implements BackendWorker {
     await rescueIntents(database, { backend: this.#options.name, worker: workerId, kinds });
   }
 
+  /** Begins inquiries; a provider that takes its time to answer holds nothing else up. */
   async #inquire(): Promise<number> {
-    return inquire(this.#host, this.#options.name, (settlement) => this.#settlements.settle(settlement));
+    if (this.#stopped) return 0;
+    const settle = (settlement: Settlement): Promise<boolean> => this.#settlements.settle(settlement);
+    const begun = await inquire(this.#host, this.#options.name, settle, this.#closing.signal);
+    for (const inquiry of begun) {
+      const tracked = inquiry.catch(this.#host.onError).finally(() => this.#inquiries.delete(tracked));
+      this.#inquiries.add(tracked);
+    }
+    return begun.length;
   }
 
-  async #untilNextRunnable(): Promise<number> {
-    const { database, commitments } = this.#host;
-    const workflowKeys = [...commitments.keys()];
-    const ms = await nextRunnableInMs(database, { backend: this.#options.name, workflowKeys });
-    return ms ?? Number.POSITIVE_INFINITY;
+  async #nextWorkInMs(): Promise<number | undefined> {
+    return nextWorkInMs(this.#host.database, {
+      backend: this.#options.name,
+      workflowKeys: [...this.#host.commitments.keys()],
+      startable: this.#kinds().map((kind) => kind.workflowKey),
+      reconcilable: inquirable(this.#host, "unknown"),
+      pollable: inquirable(this.#host, "awaiting_external"),
+    });
   }
 }
