@@ -47,7 +47,7 @@ export interface DurableBackend {
 export interface BackendWorker {
   /** Claims and carries out what is due, until the signal aborts; then drains what it has begun. */
   run(signal: AbortSignal): Promise<void>;
-  /** Carries out everything that is due now, and returns how many dispatches that were. For tests and scripts. */
+  /** Does everything that is due now, and returns how much that was; 0 when there was nothing. For tests and scripts. */
   tick(): Promise<number>;
   /** An intent of this backend's was ended or cancelled in the database: let go of it. */
   released(intent: ExecutionIntent): void;

@@ -153,7 +153,7 @@ async function releaseOf(
   }
 }
 
-/** What a graph threw, for `threads.error`. A foreign code that could say anything stays out of the audit trail. */
+/** What a graph threw, for `threads.error`. A foreign code could say anything, so the audit trail gets `GRAPH_ERROR`. */
 function failureOf(error: unknown): NonNullable<Release["error"]> {
   if (!(error instanceof Error)) {
     return { code: "NON_ERROR_THROWN", reasonCode: "GRAPH_ERROR", message: `The graph threw a ${typeof error}` };
@@ -162,14 +162,9 @@ function failureOf(error: unknown): NonNullable<Release["error"]> {
   const known = [isCountersignError(error) ? error.code : langGraphCode].find(isCode);
   return {
     code: known ?? [ownCode].find(isCode) ?? error.name,
-    reasonCode: known ?? [ownCode].find(isReasonCode) ?? "GRAPH_ERROR",
+    reasonCode: known ?? "GRAPH_ERROR",
     message: String(error.message).toWellFormed().replaceAll("\u0000", "").slice(0, 2_000),
   };
-}
-
-/** A short code in capitals says what kind of thing happened, and cannot say to whom. */
-function isReasonCode(code: unknown): code is string {
-  return typeof code === "string" && /^[A-Z][A-Z_]{1,39}$/.test(code);
 }
 
 function isCode(code: unknown): code is string {

@@ -655,6 +655,25 @@ describe("an idempotency key of the caller's own", () => {
     expect(same.status).toBe("waiting");
   });
 
+  it("goes to one of two payloads that come at the same time, whichever process proposes them", async () => {
+    await using elsewhere = await countersign({ database: pool, graphs: [graphs.keyed], backend: postgres() });
+    const addresses = Array.from({ length: 20 }, to);
+    const runs = await Promise.all(
+      addresses.map((address) =>
+        Promise.all([
+          cs.start(graphs.keyed, { letter: { to: address, text: "one" } } as never),
+          elsewhere.start(graphs.keyed, { letter: { to: address, text: "other" } } as never),
+        ]),
+      ),
+    );
+    for (const pairOfRuns of runs) {
+      expect(pairOfRuns.map(({ status }) => status).sort()).toEqual(["failed", "waiting"]);
+      const refused = pairOfRuns.find(({ status }) => status === "failed");
+      expect(refused?.error?.code).toBe("IDEMPOTENCY_KEY_REUSED");
+      expect(await cs.intents(String(refused?.threadId))).toEqual([]);
+    }
+  });
+
   it("is the tenant's own", async () => {
     const input = { to: to(), text: "hello" };
     await ask("keyed", { input, tenant: "one" });

@@ -68,14 +68,11 @@ export class PostgresWorker implements BackendWorker {
   }
 
   async tick(): Promise<number> {
-    let dispatches = 0;
-    for (;;) {
-      await this.#rescue();
-      const claimed = await this.#claim();
-      const inquired = await this.#inquire();
-      dispatches += claimed;
+    for (let total = 0; ; ) {
+      const done = (await this.#rescue()) + (await this.#claim()) + (await this.#inquire());
       await this.#settled();
-      if (claimed + inquired === 0) return dispatches;
+      total += done;
+      if (done === 0) return total;
     }
   }
 
@@ -200,13 +197,13 @@ export class PostgresWorker implements BackendWorker {
     }
   }
 
-  async #rescue(): Promise<void> {
+  async #rescue(): Promise<number> {
     const { database, workerId, commitments } = this.#host;
     const kinds = [...commitments.values()].map(({ workflowKey, retry }) => ({
       workflowKey,
       maxAttempts: retry.maxAttempts,
     }));
-    await rescueIntents(database, { backend: this.#options.name, worker: workerId, kinds });
+    return rescueIntents(database, { backend: this.#options.name, worker: workerId, kinds });
   }
 
   /** Begins inquiries; a provider that takes its time to answer holds nothing else up. */
