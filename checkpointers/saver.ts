@@ -100,6 +100,11 @@ export class CountersignSaver extends PostgresSaver {
       return callOf(threadId, drive, { checkpoints: [row], blobs: blobs.map(blobRow) });
     });
     await this.#persisted(ticket, drive);
+    // What led to a checkpoint that is persisted needs no guarding any more.
+    if (after !== undefined) {
+      this.#order.forget(run, "writes", after);
+      this.#order.forget(run, "put", after);
+    }
     if (drive !== undefined) {
       drive.persistLagMs = Math.max(drive.persistLagMs, Math.round(performance.now() - issuedAt));
     }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -162,6 +162,19 @@ describe("a folder that is open", () => {
     await open(pglite(folder));
     for (const name of [join(elsewhere, "parent", "data"), join(elsewhere, "data")]) {
       await expect(open(pglite(name))).rejects.toMatchObject({ code: "DATABASE_LOCKED" });
+    }
+  });
+
+  it("is refused wherever it is mounted: the lock lies in the folder, not beside it", async () => {
+    const parent = temporaryFolder();
+    const [here, there] = [join(parent, "here"), join(parent, "there")];
+    await open(pglite(here));
+    // A second container that mounts the same volume elsewhere sees the folder, and nothing beside it.
+    renameSync(here, there);
+    try {
+      await expect(open(pglite(there))).rejects.toMatchObject({ code: "DATABASE_LOCKED" });
+    } finally {
+      renameSync(there, here);
     }
   });
 

@@ -748,19 +748,9 @@ it("does not carry on, once it is closed, with the work that it does until idle"
   expect(statuses).toEqual(["runnable", "runnable", "succeeded"]);
 });
 
-it("records the outcome of what it was claiming when it was closed", async () => {
-  let calls = 0;
-  const graph = graphOf(
-    effect({
-      execute: async () => {
-        calls++;
-        await aWhile();
-        return { ref: "r" };
-      },
-    }),
-  );
+/** Closes a handle on a pool of its own at the instant at which it is claiming the thread's only intent. */
+async function closeDuringClaim(graph: AnyGraph, timeoutMs: number) {
   const cs = await open([graph], { database: url });
-  await using other = await open([graph]);
   const { threadId } = await cs.start(graph, { n: 1 });
   // The claim has to wait for the thread's audit chain.
   const blocker = await pool.connect();
@@ -773,12 +763,80 @@ it("records the outcome of what it was claiming when it was closed", async () =>
     );
     expect(rows).toHaveLength(1);
   });
-  const closing = cs.close();
+  const closing = cs.close({ timeoutMs });
   await blocker.query("commit");
   blocker.release();
   await Promise.all([closing, working]);
-  const [intent] = await other.intents(threadId);
-  expect([calls, intent?.status]).toEqual(calls === 0 ? [0, "runnable"] : [1, "succeeded"]);
+  const { rows } = await pool.query("select status from countersign.execution_intents where thread_id = $1", [
+    threadId,
+  ]);
+  return rows[0].status as string;
+}
+
+it("records the outcome of what it was claiming when it was closed", async () => {
+  let calls = 0;
+  const graph = graphOf(
+    effect({
+      execute: async () => {
+        calls++;
+        await aWhile();
+        return { ref: "r" };
+      },
+    }),
+  );
+  const status = await closeDuringClaim(graph, 10_000);
+  expect([calls, status]).toEqual(calls === 0 ? [0, "runnable"] : [1, "succeeded"]);
+});
+
+it("closes in its time, also when what it was claiming does not end", async () => {
+  const graph = graphOf(effect({ execute: () => new Promise(() => {}) }));
+  const started = performance.now();
+  await closeDuringClaim(graph, 10);
+  expect(performance.now() - started).toBeLessThan(8_000);
+});
+
+it("leaves a node behind that ignores the signal, and refuses what it writes later", async () => {
+  const deaf = gate();
+  let calls = 0;
+  const graph = stepsOf({
+    wait: async () => (await waitForEvent("go")).status,
+    deaf: async () => {
+      calls++;
+      if (calls > 1) return "second process";
+      await deaf.pass();
+      return "zombie";
+    },
+  });
+  const cs = await open([graph]);
+  await using other = await open([graph]);
+  const { threadId } = await cs.start(graph, NOTHING);
+  const working = cs.work();
+  await cs.sendEvent(threadId, { name: "go", eventId: "1" });
+  await deaf.reached();
+  const started = performance.now();
+  await cs.close({ timeoutMs: 10 });
+  await working;
+  expect(performance.now() - started).toBeLessThan(5_000);
+  await later(PAST_LEASE_MS);
+  await other.work({ until: "idle" });
+  deaf.open();
+  await aWhile();
+  expect(await stepsTaken(other, threadId)).toEqual(["received", "second process"]);
+});
+
+it("waits, when it closes without a limit, for as long as it takes", async () => {
+  const held = gate();
+  const graph = graphOf(effect({ execute: () => held.pass().then(() => ({ ref: "r" })) }));
+  const cs = await open([graph]);
+  await using other = await open([graph]);
+  const { threadId } = await cs.start(graph, { n: 1 });
+  const working = cs.work();
+  await held.reached();
+  const closing = cs.close({ timeoutMs: Number.POSITIVE_INFINITY });
+  await aWhile();
+  held.open();
+  await Promise.all([closing, working]);
+  expect((await other.intents(threadId))[0]?.status).toBe("succeeded");
 });
 
 it("has recorded what its worker began when work() resolves", async () => {

@@ -199,6 +199,13 @@ it("lets a person settle an unknown effect as done with the provider's receipt, 
   expect(row).toMatchObject({ actorType: "human", actorId: "mia", outcome: "succeeded" });
 });
 
+it("refuses to cancel an unknown effect: somebody must find out first", async () => {
+  await using world = await lost();
+  const { cs, threadId, intent } = world;
+  await expect(cs.cancelIntent(intent.id, { by: MIA })).rejects.toMatchObject({ code: "INTENT_STATE" });
+  expect((await intentOf(cs, threadId)).status).toBe("unknown");
+});
+
 it("lets a person settle an unknown effect as failed", async () => {
   await using world = await lost();
   const { cs, threadId, intent, calls } = world;

@@ -298,7 +298,7 @@ describe("a wait that is caught", () => {
 
     const run = await cs.start(graph, { log: [] });
 
-    expect(run).toMatchObject(failed("GRAPH_ERROR", "RangeError: could not pay"));
+    expect(run).toMatchObject(failed("RangeError", "could not pay"));
     expect(await cs.intents(run.threadId)).toEqual([]);
   });
 });

@@ -444,11 +444,13 @@ async function aWhile(): Promise<void> {
   for (let i = 0; i < 30; i++) await pool.query("select 1");
 }
 
-it("does not lose sight of a handler when an earlier one of the same intent, left behind, ends", async () => {
+it("tells a handler when its own process takes its intent over, and keeps sight of the new one when it ends", async () => {
   const [zombie, second, ended] = [gate(), gate(), gate()];
+  let zombieSignal: AbortSignal | undefined;
   const graph = graphOf(
     effect({
-      execute: async (_input, { attempt }) => {
+      execute: async (_input, { attempt, signal }) => {
+        zombieSignal ??= signal;
         await (attempt === 1 ? zombie : second).pass();
         await aWhile();
         void ended.pass();
@@ -464,6 +466,7 @@ it("does not lose sight of a handler when an earlier one of the same intent, lef
   // As after a long pause of the process: it takes its own intent over.
   await later(PAST_LEASE_MS);
   await second.reached();
+  expect(zombieSignal?.reason).toMatchObject({ code: "LEASE_LOST" });
   zombie.open();
   await ended.reached();
   await aWhile();

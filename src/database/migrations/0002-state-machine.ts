@@ -77,6 +77,7 @@ begin
   end if;
   if new.compensates is not null and not exists (
        select from ${schema}.execution_intents e where e.id = new.compensates and e.kind = 'effect'
+         and e.thread_id = new.thread_id and e.workflow_key = new.workflow_key
          and (e.status in ('succeeded', 'compensating') or e.status = 'cancelled' and e.external_ref is not null)) then
     perform ${schema}.refuse('ILLEGAL_TRANSITION', new.id, 'what was not done is not undone');
   end if;
@@ -143,11 +144,13 @@ begin
   end if;
   if (new.id, new.tenant, new.thread_id, new.kind, new.commitment, new.version, new.workflow_key, new.backend,
       new.proposed_by, new.proposed_digest, new.approval_class, new.reversibility_class, new.sensitivity_class, new.action_class,
-      new.side_effect_class, new.semantics, new.compensates, new.correlation_id, new.task_id, new.created_at)
+      new.side_effect_class, new.semantics, new.compensates, new.compensable, new.group_id, new.evidence, new.actor_type,
+      new.correlation_id, new.task_id, new.created_at)
      is distinct from
      (old.id, old.tenant, old.thread_id, old.kind, old.commitment, old.version, old.workflow_key, old.backend,
       old.proposed_by, old.proposed_digest, old.approval_class, old.reversibility_class, old.sensitivity_class, old.action_class,
-      old.side_effect_class, old.semantics, old.compensates, old.correlation_id, old.task_id, old.created_at)
+      old.side_effect_class, old.semantics, old.compensates, old.compensable, old.group_id, old.evidence, old.actor_type,
+      old.correlation_id, old.task_id, old.created_at)
      or new.min_approvers < old.min_approvers
      or new.required_roles <> old.required_roles and new.digest = old.digest then
     perform ${schema}.refuse('IDENTITY_FIXED', old.id, 'what an intent is never changes');
