@@ -19,10 +19,20 @@ export async function setUp(database: Database): Promise<void> {
       values: [`${schema}.migrations`],
     });
     // Its setup probes for this table with a query that fails, which would end our transaction.
-    await database.execute(tx, `create table if not exists ${schema}.checkpoint_migrations (v integer primary key)`);
+    if (!(await exists(tx, "checkpoint_migrations"))) {
+      await database.execute(tx, `create table ${schema}.checkpoint_migrations (v integer primary key)`);
+    }
     await new PostgresSaver(poolOf(database, tx) as unknown as pg.Pool, undefined, { schema }).setup();
     if (!(await hasSeq(tx))) await addSeq(database, tx);
   });
+}
+
+async function exists(tx: Queryable, table: string): Promise<boolean> {
+  const [row] = await tx.query<{ exists: boolean }>({
+    text: "select to_regclass($1) is not null as exists",
+    values: [`${tx.schema}.${table}`],
+  });
+  return row?.exists === true;
 }
 
 /** Looked up first: `add column if not exists` would lock the table against readers to find nothing to do. */

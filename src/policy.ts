@@ -33,7 +33,13 @@ const BY_APPROVAL_CLASS: Record<ApprovalClass, Requirement> = {
   A0: { minApprovers: 0, roles: [] },
   A1: { minApprovers: 1, roles: [["manager", "lead", "head", "executive", "board"]] },
   A2: { minApprovers: 2, roles: [["head"], ["legal", "finance"]] },
-  A3: { minApprovers: 2, roles: [["executive", "board"]] },
+  A3: {
+    minApprovers: 2,
+    roles: [
+      ["executive", "board"],
+      ["executive", "board"],
+    ],
+  },
 };
 
 /** The action class that follows from the side effect, unless it is declared stricter. */

@@ -1,5 +1,5 @@
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, realpathSync, writeSync } from "node:fs";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { tryLock, unlock } from "fs-native-extensions";
 import { DatabaseError } from "../errors.ts";
 
@@ -19,7 +19,8 @@ function realPath(folder: string): string {
  * @throws DatabaseError `DATABASE_LOCKED`
  */
 export function lockFolder(folder: string): () => void {
-  const path = `${realPath(folder)}.lock`;
+  // Inside the folder, so that it travels with a volume that two containers mount.
+  const path = join(realPath(folder), "countersign.lock");
   const file = openSync(path, "a+");
   if (!tryLock(file)) {
     const owner = readFileSync(path, "utf8").trim();

@@ -55,13 +55,20 @@ interface AppliedMigration {
 
 async function prepare(database: Database, tx: Queryable): Promise<AppliedMigration[]> {
   const { schema } = tx;
-  await database.execute(
-    tx,
-    `create schema if not exists ${schema};
-     create table if not exists ${schema}.migrations (
-       version integer primary key, name text not null, breaking boolean not null,
-       applied_at timestamptz not null default now());`,
-  );
+  // Looked up first: to create asks for rights that a process may lack where all is there already.
+  const [found] = await tx.query<{ exists: boolean }>({
+    text: "select to_regclass($1) is not null as exists",
+    values: [`${schema}.migrations`],
+  });
+  if (found?.exists !== true) {
+    await database.execute(
+      tx,
+      `create schema if not exists ${schema};
+       create table ${schema}.migrations (
+         version integer primary key, name text not null, breaking boolean not null,
+         applied_at timestamptz not null default now());`,
+    );
+  }
   return tx.query<AppliedMigration>({ text: `select version, name, breaking from ${schema}.migrations` });
 }
 

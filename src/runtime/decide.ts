@@ -195,6 +195,13 @@ function assertPrincipal({ intentId, options }: DecisionRequest): void {
       remedy: "Pass by: { id, roles: [...] } of the person whom your application has authenticated.",
     });
   }
+  // It goes into the audit trail as it is: a code, never a sentence.
+  if (options.reasonCode !== undefined && !/^[A-Za-z0-9_.-]{1,64}$/.test(options.reasonCode)) {
+    throw new OptionError("The reasonCode of a decision is not a code", {
+      facts: { intentId: String(intentId) },
+      remedy: "Use letters, digits, dots, hyphens and underscores, at most 64; free text goes into `reason`.",
+    });
+  }
   if (isIntentId(intentId)) return;
   throw notFound(String(intentId));
 }

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import pg from "pg";
 import { afterEach, describe, expect, inject, it } from "vitest";
+import { CountersignSaver } from "../../checkpointers/index.ts";
 import { postgres } from "../../src/backends/postgres/index.ts";
 import { MIGRATIONS } from "../../src/database/migrations/index.ts";
 import { type Countersign, type CountersignOptions, countersign } from "../../src/index.ts";
@@ -202,4 +203,25 @@ describe("a start that fails", () => {
     );
     expect(rows).toEqual([]);
   });
+});
+
+it("asks for no right to create where everything is there already", async () => {
+  const { url, pool } = await freshDatabase();
+  await new CountersignSaver(pool).setup();
+  const role = `limited_${process.pid}`;
+  await pool.query(`create role ${role} login password 'limited'`);
+  await pool.query(`grant usage on schema countersign to ${role}`);
+  await pool.query(`grant select, insert, update, delete on all tables in schema countersign to ${role}`);
+  const limited = new URL(url);
+  limited.username = role;
+  limited.password = "limited";
+  const own = new pg.Pool({ connectionString: limited.toString() });
+
+  try {
+    await expect(new CountersignSaver(own).setup()).resolves.toBeUndefined();
+  } finally {
+    await own.end();
+    await pool.query(`drop owned by ${role}`);
+    await pool.query(`drop role ${role}`);
+  }
 });

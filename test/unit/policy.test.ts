@@ -49,7 +49,14 @@ describe("requirementOf", () => {
     ["A0", 0, []],
     ["A1", 1, [["manager", "lead", "head", "executive", "board"]]],
     ["A2", 2, [["head"], ["legal", "finance"]]],
-    ["A3", 2, [["executive", "board"]]],
+    [
+      "A3",
+      2,
+      [
+        ["executive", "board"],
+        ["executive", "board"],
+      ],
+    ],
   ] as const)("asks for the people that %s stands for", (approvalClass, minApprovers, roles) => {
     expect(requirementOf(classes({ approvalClass }))).toEqual({ minApprovers, roles });
   });
