@@ -1,7 +1,7 @@
 import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
 import type pg from "pg";
 import type { Database, PoolLike, Queryable } from "../src/database/client.ts";
-import { migrate } from "../src/database/migrate.ts";
+import { lockMigrations, migrate } from "../src/database/migrate.ts";
 
 /**
  * Creates our tables and LangGraph's beside them. Safe to call from any number of processes at once:
@@ -14,10 +14,7 @@ export async function setUp(database: Database): Promise<void> {
   await migrate(database);
   const { schema } = database;
   await database.transaction(async (tx) => {
-    await tx.query({
-      text: "select pg_advisory_xact_lock(hashtextextended($1, 0))",
-      values: [`${schema}.migrations`],
-    });
+    await lockMigrations(tx);
     // Its setup probes for this table with a query that fails, which would end our transaction.
     if (!(await exists(tx, "checkpoint_migrations"))) {
       await database.execute(tx, `create table ${schema}.checkpoint_migrations (v integer primary key)`);

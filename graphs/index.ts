@@ -1,3 +1,4 @@
-export { type PartnerCommitments, partnerCommitments, Terms } from "./partner-approval/commitments.ts";
+export { type PartnerCommitments, partnerCommitments } from "./partner-approval/commitments.ts";
 export { type PartnerInput, type PartnerStage, type PartnerType, partnerApproval } from "./partner-approval/graph.ts";
 export type { PartnerProviders, ProviderCall } from "./partner-approval/providers.ts";
+export { Terms } from "./partner-approval/terms.ts";

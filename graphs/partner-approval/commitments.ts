@@ -1,16 +1,9 @@
 import { type Commitment, defineCommitment, pending } from "countersign";
 import { z } from "zod";
 import type { PartnerProviders } from "./providers.ts";
+import { Terms } from "./terms.ts";
 
 const DAY_MS = 24 * 3_600_000;
-
-/** What is offered to a partner. */
-export const Terms = z.object({
-  commissionPercent: z.number().min(0).max(40),
-  termMonths: z.number().int().min(1).max(60),
-  exclusive: z.boolean(),
-});
-export type Terms = z.infer<typeof Terms>;
 
 const TermSheet = z.object({ partnerId: z.string(), terms: Terms });
 const SignedTermSheet = z.object({ envelopeId: z.string(), signedBy: z.string() });

@@ -1,6 +1,7 @@
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import { commit, compensate, defineGraph, type Graph, requestDecision } from "countersign";
-import type { PartnerCommitments, Terms } from "./commitments.ts";
+import type { PartnerCommitments } from "./commitments.ts";
+import type { Terms } from "./terms.ts";
 
 export type PartnerType = "referral" | "distribution" | "technology" | "strategic" | "government";
 

@@ -1,4 +1,4 @@
-import type { Terms } from "./commitments.ts";
+import type { Terms } from "./terms.ts";
 
 /** What every call to a provider carries: the key by which it tells a repetition, and when to give up. */
 export interface ProviderCall {

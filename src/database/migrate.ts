@@ -26,7 +26,7 @@ export async function migrate(database: Database): Promise<void> {
   const { schema } = database;
   for (const migration of MIGRATIONS) {
     await database.transaction(async (tx) => {
-      await lock(tx);
+      await lockMigrations(tx);
       const applied = await prepare(database, tx);
       assertNotNewer(applied, schema);
       if (applied.some((row) => row.version === migration.version)) return;
@@ -40,7 +40,7 @@ export async function migrate(database: Database): Promise<void> {
 }
 
 /** One lock per schema, held until the transaction ends. */
-async function lock(tx: Queryable): Promise<void> {
+export async function lockMigrations(tx: Queryable): Promise<void> {
   await tx.query({
     text: "select pg_advisory_xact_lock(hashtextextended($1, 0))",
     values: [`${tx.schema}.migrations`],

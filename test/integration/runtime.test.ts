@@ -277,6 +277,28 @@ it("shares 40 threads between two processes, and drives each once", async () => 
   expect(ran.sort()).toEqual(ids.sort());
 });
 
+it("passes over a thread that another process is just claiming", async () => {
+  const graph = stepsOf({ wait: () => sleep(1_000), after: async () => {} });
+  await using cs = await open([graph]);
+  const [claimed, free] = [uniqueName("thread"), uniqueName("thread")];
+  for (const threadId of [claimed, free]) await cs.start(graph, NOTHING, { threadId });
+  await later(1_000);
+  // Ends the timers; then the row is locked, as in the middle of a claim.
+  await pool.query(`update countersign.execution_intents set status = 'succeeded' where thread_id = any($1)`, [
+    [claimed, free],
+  ]);
+  const other = await pool.connect();
+  await other.query("begin");
+  await other.query("select from countersign.threads where thread_id = $1 for no key update", [claimed]);
+  await cs.work({ until: "idle" });
+  const statuses = [(await threadRow(claimed)).status, (await threadRow(free)).status];
+  await other.query("rollback");
+  other.release();
+  expect(statuses).toEqual(["ready", "completed"]);
+  await cs.work({ until: "idle" });
+  expect((await resultOf(cs, claimed)).status).toBe("completed");
+});
+
 it("drives no more threads at once than it was told to", async () => {
   let atOnce = 0;
   let most = 0;
