@@ -26,6 +26,9 @@ interface Driving {
   readonly done: Promise<DriveResult>;
 }
 
+/** What `setTimeout` can count to. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** The abort reason of a drive whose process closes: the thread goes back, nothing failed. */
 const CLOSING: unique symbol = Symbol("closing");
 
@@ -111,7 +114,10 @@ export class Driver {
     this.#stopped = true;
     const settled = (): Promise<unknown> => Promise.allSettled([...this.#driving.values()].map(({ done }) => done));
     const stop = new AbortController();
-    await Promise.race([settled(), delay(timeoutMs, undefined, { signal: stop.signal }).catch(() => {})]);
+    await Promise.race([
+      settled(),
+      delay(Math.min(timeoutMs, LONGEST_TIMER_MS), undefined, { signal: stop.signal }).catch(() => {}),
+    ]);
     stop.abort();
     for (const { abort } of this.#driving.values()) abort.abort(CLOSING);
     // A node that ignores the signal is left behind with its lease: its writes are refused once it runs out.

@@ -124,6 +124,7 @@ export async function cancelIntent(context: OutsideContext, intentId: string, by
     if (group.length === 0) throw notFound(intentId);
     const target = group.find(({ id }) => id === intentId);
     if (target?.kind === "compensation") throw undoing(intentId);
+    if (target?.status === "unknown") throw unknownOutcome(intentId);
     if (target === undefined || hasEnded(target.status)) return [];
     const ids = group.filter((intent) => !hasEnded(intent.status)).map((intent) => intent.id);
     return cancelIntents(tx, { ids, by: by.id, byType: "human", reasonCode: "cancelled" });
@@ -133,6 +134,13 @@ export async function cancelIntent(context: OutsideContext, intentId: string, by
   throw new IntentError("INTENT_ENDED", "The intent has ended and cannot be cancelled", {
     facts: { intentId, status: intent?.status },
     remedy: "Undo it with compensate() in the graph.",
+  });
+}
+
+function unknownOutcome(intentId: string): IntentError {
+  return new IntentError("INTENT_STATE", "Nobody knows yet whether this effect was done, so it cannot be cancelled", {
+    facts: { intentId },
+    remedy: "Ask the provider, then cs.complete() with its receipt, or cs.fail().",
   });
 }
 

@@ -20,6 +20,9 @@ interface Running {
   readonly done: Promise<void>;
 }
 
+/** What `setTimeout` can count to. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** How often a settlement is tried again while the database is away. */
 const SETTLE_RETRY_MS = 200;
 
@@ -36,7 +39,10 @@ export class PostgresWorker implements BackendWorker {
   readonly #inquiries = new Set<Promise<void>>();
   /** Aborts inquiries when the worker closes: they have no effect and can be repeated. */
   readonly #closing = new AbortController();
+  #claiming: Promise<unknown> | undefined;
   #stopped = false;
+  /** What a claim still brings then is not begun: its lease runs out, and another process takes it. */
+  #abandoned = false;
   #heartbeat: NodeJS.Timeout | undefined;
 
   constructor(host: BackendHost, options: WorkerOptions) {
@@ -84,9 +90,10 @@ export class PostgresWorker implements BackendWorker {
     this.#stopped = true;
     this.#closing.abort();
     const stop = new AbortController();
-    const late = delay(timeoutMs, undefined, { signal: stop.signal }).catch(() => {});
+    const late = delay(Math.min(timeoutMs, LONGEST_TIMER_MS), undefined, { signal: stop.signal }).catch(() => {});
     await Promise.race([this.#settled(), late]);
     stop.abort();
+    this.#abandoned = true;
     for (const { intent, abort } of this.#running.values()) {
       abort.abort(new LeaseLostError({ intentId: intent.id, reason: "closing" }));
     }
@@ -96,8 +103,12 @@ export class PostgresWorker implements BackendWorker {
 
   /** Resolves when nothing runs any more. */
   async #settled(): Promise<void> {
-    while (this.#running.size + this.#inquiries.size > 0) {
-      await Promise.all([...this.#inquiries, ...[...this.#running.values()].map((running) => running.done)]);
+    while (this.#running.size + this.#inquiries.size > 0 || this.#claiming !== undefined) {
+      await Promise.all([
+        this.#claiming?.catch(() => {}),
+        ...this.#inquiries,
+        ...[...this.#running.values()].map((running) => running.done),
+      ]);
     }
   }
 
@@ -120,9 +131,15 @@ export class PostgresWorker implements BackendWorker {
     const kinds = this.#kinds();
     if (this.#stopped || kinds.length === 0) return 0;
     const { database, workerId: worker, leaseMs } = this.#host;
-    const intents = await claimIntents(database, { backend: this.#options.name, worker, kinds, limit, leaseMs });
-    for (const intent of intents) this.#start(intent);
-    return intents.length;
+    const claiming = claimIntents(database, { backend: this.#options.name, worker, kinds, limit, leaseMs });
+    this.#claiming = claiming;
+    try {
+      const intents = await claiming;
+      if (!this.#abandoned) for (const intent of intents) this.#start(intent);
+      return intents.length;
+    } finally {
+      this.#claiming = undefined;
+    }
   }
 
   #runningOf(workflowKey: string): number {
@@ -132,6 +149,8 @@ export class PostgresWorker implements BackendWorker {
   }
 
   #start(intent: ExecutionIntent): void {
+    // As after a long pause of this process: its own lease ran out, and it has taken the intent over from itself.
+    this.released(intent);
     const abort = new AbortController();
     const done = this.#carryOut(intent, abort.signal)
       .catch((error) => this.#host.onError(error))
