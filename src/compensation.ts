@@ -85,12 +85,10 @@ function isUnderWay({ status }: ExecutionIntent): boolean {
   return status === "runnable" || status === "dispatched" || status === "unknown";
 }
 
-/** Done, or given up while it was pending at the provider: possibly done (rule 16). */
-function isUndoable(effect: ExecutionIntent): boolean {
-  return (
-    effect.compensable &&
-    (effect.status === "succeeded" || (effect.status === "cancelled" && effect.externalRef !== null))
-  );
+/** Done; or given up, or run out of time, while it was pending at the provider: possibly done (rule 16). */
+function isUndoable({ compensable, status, externalRef }: ExecutionIntent): boolean {
+  const leftOpen = (status === "cancelled" || status === "expired") && externalRef !== null;
+  return compensable && (status === "succeeded" || leftOpen);
 }
 
 function endOf(effect: ExecutionIntent): number {

@@ -163,6 +163,13 @@ describe("steps", () => {
     expect(next({ ...pending, compensable: false }, request())).toBe("end succeeded");
   });
 
+  it("what ran out of time at the provider was possibly done, too", () => {
+    const pending = effect("pending", { status: "expired", externalRef: "ref-1" });
+    expect(next(pending, request())).toBe("step pending");
+    expect(next(pending, step("pending", "succeeded"), request())).toBe("end succeeded");
+    expect(next({ ...pending, compensable: false }, request())).toBe("end succeeded");
+  });
+
   it("undo an effect once, whoever asks again", () => {
     const undone = effect("first", { status: "compensated" });
     expect(next(undone, step("first", "succeeded"), request())).toBe("end succeeded");

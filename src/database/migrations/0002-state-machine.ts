@@ -78,7 +78,7 @@ begin
   if new.compensates is not null and not exists (
        select from ${schema}.execution_intents e where e.id = new.compensates and e.kind = 'effect'
          and e.thread_id = new.thread_id and e.workflow_key = new.workflow_key
-         and (e.status in ('succeeded', 'compensating') or e.status = 'cancelled' and e.external_ref is not null)) then
+         and (e.status in ('succeeded', 'compensating') or e.status in ('cancelled', 'expired') and e.external_ref is not null)) then
     perform ${schema}.refuse('ILLEGAL_TRANSITION', new.id, 'what was not done is not undone');
   end if;
   if new.status = 'runnable' and not ${schema}.is_approved(new) then
