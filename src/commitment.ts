@@ -3,6 +3,7 @@ import type { z } from "zod";
 import { BoundaryError, DefinitionError } from "./errors.ts";
 import { workflowKeyOf } from "./intent.ts";
 import type { Json } from "./json.ts";
+import type { Pending } from "./pending.ts";
 import {
   type ActionClass,
   type ApprovalClass,
@@ -29,29 +30,6 @@ export interface HandlerContext {
   readonly signal: AbortSignal;
   /** W3C trace context to pass on, if the thread was started with one. */
   readonly traceparent: string | undefined;
-}
-
-const PENDING: unique symbol = Symbol.for("countersign.pending");
-
-/** A handler's answer that the effect is under way and something outside will end it. */
-export interface Pending {
-  readonly [PENDING]: true;
-  readonly externalRef: string;
-  readonly expiresAt: Date | undefined;
-}
-
-/**
- * Returned by a handler whose effect ends later: by `complete()` or `fail()` (a webhook), by the
- * commitment's `poll`, or as `expired` at `expiresAt`.
- * @param externalRef the provider's own reference, by which the webhook will name it.
- */
-export function pending(input: { readonly externalRef: string; readonly expiresAt?: Date }): Pending {
-  return { [PENDING]: true, externalRef: input.externalRef, expiresAt: input.expiresAt };
-}
-
-/** @internal */
-export function isPending(value: unknown): value is Pending {
-  return typeof value === "object" && value !== null && PENDING in value;
 }
 
 /** What `reconcile` found out. `not-done` is a confirmed non-delivery; `unknown` asks again later. */

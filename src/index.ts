@@ -6,11 +6,10 @@ export type {
   Commitment,
   CommitmentDefinition,
   HandlerContext,
-  Pending,
   PollResult,
   Reconciliation,
 } from "./commitment.ts";
-export { defineCommitment, pending } from "./commitment.ts";
+export { defineCommitment } from "./commitment.ts";
 export type { DatabaseSource } from "./database/client.ts";
 export type { ThreadStatus } from "./database/threads.ts";
 export type { Principal, Verdict } from "./decision.ts";
@@ -22,6 +21,7 @@ export type { ExecutionIntent, IntentFailure, IntentKind, IntentStatus } from ".
 export type { Json } from "./json.ts";
 export { isWait } from "./langgraph.ts";
 export type { CompensationOutcome, DecisionOutcome, EventOutcome, Outcome } from "./outcome.ts";
+export { type Pending, pending } from "./pending.ts";
 export type {
   ActionClass,
   ActorType,

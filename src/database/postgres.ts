@@ -104,6 +104,7 @@ async function listen(
       reconnectLater();
     });
     await next.connect();
+    if (closed) return next.end();
     await next.query(`listen ${channel}`);
     client = next;
   };

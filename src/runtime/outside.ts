@@ -66,7 +66,7 @@ export async function failEffect(context: OutsideContext, ref: EffectRef, option
 
 function parseOutput(commitment: AnyCommitment, output: unknown): Json {
   const result = commitment.output.safeParse(output);
-  if (result.success) return toJson(result.data, `The output of '${commitment.workflowKey}'`);
+  if (result.success) return toJson(result.data ?? null, `The output of '${commitment.workflowKey}'`);
   throw new HandlerError("OUTPUT_INVALID", "The output does not fit the commitment's schema", {
     facts: {
       commitment: commitment.workflowKey,

@@ -51,10 +51,15 @@ export class Sweeper {
 
   /** One round; returns how much it changed. */
   async tick(): Promise<number> {
-    const { database } = this.#input;
+    const { database, onError } = this.#input;
     let changed = (await expireIntents(database)) + (await endTimers(database));
     for (const threadId of await loadThreadsToCompensate(database, LIMIT)) {
-      changed += await database.transaction((tx) => compensateThread(tx, threadId));
+      try {
+        changed += await database.transaction((tx) => compensateThread(tx, threadId));
+      } catch (error) {
+        // One thread that cannot be moved on must not hold up those behind it.
+        onError(error);
+      }
     }
     return changed;
   }

@@ -1,8 +1,9 @@
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { type CommitmentDefinition, isPending } from "../../src/commitment.ts";
+import type { CommitmentDefinition } from "../../src/commitment.ts";
 import { type AnyCommitment, defineCommitment, pending } from "../../src/index.ts";
+import { isPending } from "../../src/pending.ts";
 
 interface Mail {
   readonly to: string;
@@ -221,4 +222,14 @@ it("knows the answer pending() from every other answer", () => {
     false,
     false,
   ]);
+});
+
+it.each([
+  { externalRef: "" },
+  { externalRef: "a\u0000b" },
+  { externalRef: "\ud800" },
+  { externalRef: 7 as never },
+  { externalRef: "env", expiresAt: new Date("never") },
+])("pending() refuses what could not be kept: %o", (answer) => {
+  expect(() => pending(answer)).toThrow(/cannot be kept/);
 });

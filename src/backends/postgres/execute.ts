@@ -1,9 +1,10 @@
-import { type AnyCommitment, type HandlerContext, isPending } from "../../commitment.ts";
+import type { AnyCommitment, HandlerContext } from "../../commitment.ts";
 import type { Settlement } from "../../database/claims.ts";
 import { digestOf } from "../../digest.ts";
 import { type CountersignError, HandlerError, isCountersignError } from "../../errors.ts";
 import type { ExecutionIntent, IntentFailure } from "../../intent.ts";
 import { type Json, toJson } from "../../json.ts";
+import { isPending } from "../../pending.ts";
 import { retryDelayMs } from "../../retry.ts";
 
 /** One dispatch: the claimed intent, for a compensation the effect that it undoes, and when to stop. */
@@ -124,7 +125,7 @@ const NEVER_MS = 100 * 365 * 24 * 3_600_000;
 /** The provider did the work, whatever it answered: an answer that cannot be read is not retried. */
 export function parseOutput(commitment: AnyCommitment, answer: unknown): Json {
   const result = commitment.output.safeParse(answer);
-  if (result.success) return toJson(result.data, `The output of '${commitment.workflowKey}'`);
+  if (result.success) return toJson(result.data ?? null, `The output of '${commitment.workflowKey}'`);
   throw new HandlerError("OUTPUT_INVALID", "The handler's answer does not fit the commitment's output schema", {
     facts: {
       commitment: commitment.workflowKey,
