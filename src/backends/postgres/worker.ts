@@ -59,8 +59,8 @@ export class PostgresWorker implements BackendWorker {
       let waitMs = this.#host.pollIntervalMs;
       try {
         await this.#rescue();
-        await this.#claim();
         await this.#inquire();
+        await this.#claim();
         // A slot that becomes free ends the wait as well, so kinds without one are left out here.
         waitMs = Math.min(waitMs, (await this.#nextWorkInMs()) ?? waitMs);
       } catch (error) {
@@ -75,7 +75,8 @@ export class PostgresWorker implements BackendWorker {
 
   async tick(): Promise<number> {
     for (let total = 0; ; ) {
-      const done = (await this.#rescue()) + (await this.#claim()) + (await this.#inquire());
+      // Claimed last: once a handler has been called, this round asks the database for nothing more.
+      const done = (await this.#rescue()) + (await this.#inquire()) + (await this.#claim());
       await this.#settled();
       total += done;
       if (done === 0) return total;
