@@ -24,6 +24,7 @@ import {
   replay,
   sendEvent,
 } from "./outside.ts";
+import { type Pruned, type PruneOptions, pruneThreads } from "./prune.ts";
 import { type Run, type StartOptions, type StreamOptions, startThread, streamThread } from "./start.ts";
 import { type Result, resultOf, timeline, unknownThread } from "./timeline.ts";
 
@@ -206,6 +207,16 @@ export class Countersign implements AsyncDisposable {
   /** Runs a dead letter again, under the same key; an at-most-once one needs its decisions anew. */
   async replay(intentId: string, { by }: { readonly by: Principal }): Promise<ExecutionIntent> {
     return replay(this.#open.outside, intentId, by);
+  }
+
+  /**
+   * Takes away threads that ended before a date, with their intents, decisions and checkpoints, so that
+   * the tables do not grow without end. What is still owed stays: an open intent, a failed compensation.
+   * Choose a date beyond the time for which providers remember keys: with a row goes our own memory of it.
+   * @throws OptionError
+   */
+  async prune(options: PruneOptions): Promise<Pruned> {
+    return pruneThreads(this.#open.database, options);
   }
 
   /** The audit trail: read it, and verify that nobody changed it (G8). */

@@ -55,7 +55,10 @@ interface DecisionRequest {
 export async function recordDecision(context: DecideContext, request: DecisionRequest): Promise<ExecutionIntent> {
   assertPrincipal(request);
   try {
-    return await context.database.transaction((tx) => decideIn(tx, context, request));
+    // failpoint: decision.before
+    const decided = await context.database.transaction((tx) => decideIn(tx, context, request));
+    // failpoint: decision.after
+    return decided;
   } catch (error) {
     throw translateRefusal(error);
   }
@@ -86,6 +89,7 @@ async function decideIn(tx: Queryable, context: DecideContext, request: Decision
     previousDigest: edited === undefined ? null : current.digest,
     reason: options.reason ?? null,
   });
+  // failpoint: decision.within
   await applyDecision(tx, {
     id: intentId,
     status: statusAfter(current, effect),

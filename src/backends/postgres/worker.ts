@@ -132,10 +132,12 @@ export class PostgresWorker implements BackendWorker {
     const kinds = this.#kinds();
     if (this.#stopped || kinds.length === 0) return 0;
     const { database, workerId: worker, leaseMs } = this.#host;
+    // failpoint: claim.before
     const claiming = claimIntents(database, { backend: this.#options.name, worker, kinds, limit, leaseMs });
     this.#claiming = claiming;
     try {
       const intents = await claiming;
+      // failpoint: claim.after
       if (!this.#abandoned) for (const intent of intents) this.#start(intent);
       return intents.length;
     } finally {
@@ -169,7 +171,9 @@ export class PostgresWorker implements BackendWorker {
     if (commitment === undefined) return;
     const effect = intent.compensates === null ? intent : await loadIntent(this.#host.database, intent.compensates);
     if (effect === undefined) return;
+    // failpoint: call.before
     const settlement = await execute({ intent, effect, commitment, signal });
+    // failpoint: response.after
     if (signal.aborted && signal.reason !== CANCELLED) return;
     await this.#settle(settlement);
   }
@@ -198,7 +202,9 @@ export class PostgresWorker implements BackendWorker {
     const running = [...this.#running.values()];
     const leases = running.map(({ intent }) => ({ id: intent.id, leaseToken: intent.leaseToken }));
     try {
+      // failpoint: renewal.before
       const renewed = await renewLeases(this.#host.database, { leases, leaseMs: this.#host.leaseMs });
+      // failpoint: renewal.after
       const held = new Map(renewed.map((lease) => [lease.id, lease.cancelRequested]));
       for (const { intent, abort } of running) {
         const cancelRequested = held.get(intent.id);
