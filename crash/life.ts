@@ -13,14 +13,30 @@ export interface Surroundings {
 export const ROLES = ["start", "drive", "work", "decide", "operate"] as const;
 export type Role = (typeof ROLES)[number];
 
+/** What a run is about; everything where it says nothing. */
+export interface Focus {
+  /** The names of the graphs whose threads are started. */
+  readonly graphs?: readonly string[];
+  readonly plans?: readonly Plan[];
+  /** Where half of the processes are killed. */
+  readonly failpoints?: readonly string[];
+  /** The how manieth time that they come there. */
+  readonly hit?: number;
+  /** Hold processes still there until their leases have run out, and let them go on. */
+  readonly freeze?: boolean;
+  /** How long the provider takes for each effect. Milliseconds. */
+  readonly providerMs?: number;
+}
+
 /** What a process is told on its command line. */
 export interface ProcessInput extends Surroundings {
   readonly role: Role;
   /** Different for each process of a run: names its threads. */
   readonly serial: number;
   readonly seed: number;
-  /** Where it kills itself, and the how manieth time that it comes there. */
-  readonly failpoint?: { readonly name: string; readonly hit: number };
+  /** Where it kills itself, or holds itself still, and the how manieth time that it comes there. */
+  readonly failpoint?: { readonly name: string; readonly hit: number; readonly signal: "SIGKILL" | "SIGSTOP" };
+  readonly focus: Focus;
 }
 
 /** What a person does with a request that a thread makes; part of the thread's input. */

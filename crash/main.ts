@@ -6,17 +6,7 @@ import { FAILURES } from "./verify.ts";
 const USAGE = `npm run crash -- [--kills N] [--seed S] [--database embedded|URL] [--kill-database]
                  [--sabotage ${SABOTAGES.map(({ name }) => name).join("|")}] [--json]`;
 
-const { values } = parseArgs({
-  options: {
-    kills: { type: "string", default: "100" },
-    seed: { type: "string", default: String(Date.now() % 1_000_000) },
-    database: { type: "string", default: "embedded" },
-    "kill-database": { type: "boolean", default: false },
-    sabotage: { type: "string" },
-    json: { type: "boolean", default: false },
-    help: { type: "boolean", default: false },
-  },
-});
+const values = options();
 if (values.help) {
   console.log(USAGE);
   process.exit(0);
@@ -66,4 +56,22 @@ function wholeNumber(option: string, value: string): number {
 function refuse(why: string): never {
   console.error(`${why}\n${USAGE}`);
   process.exit(2);
+}
+
+function options() {
+  try {
+    return parseArgs({
+      options: {
+        kills: { type: "string", default: "100" },
+        seed: { type: "string", default: String(Date.now() % 1_000_000) },
+        database: { type: "string", default: "embedded" },
+        "kill-database": { type: "boolean", default: false },
+        sabotage: { type: "string" },
+        json: { type: "boolean", default: false },
+        help: { type: "boolean", default: false },
+      },
+    }).values;
+  } catch (error) {
+    return refuse(error instanceof Error ? error.message : String(error));
+  }
 }

@@ -16,7 +16,10 @@ const input = JSON.parse(process.argv[2] ?? "") as ProcessInput;
 let hits = 0;
 Object.assign(globalThis, {
   failpoint(name: string): void {
-    if (name === input.failpoint?.name && ++hits === input.failpoint.hit) process.kill(process.pid, "SIGKILL");
+    const { failpoint } = input;
+    if (name !== failpoint?.name || ++hits !== failpoint.hit) return;
+    if (failpoint.signal === "SIGSTOP") console.log("frozen");
+    process.kill(process.pid, failpoint.signal);
   },
 });
 
@@ -39,7 +42,7 @@ async function openAgainAndAgain() {
         database: input.databaseUrl,
         schema: input.schema,
         graphs,
-        backend: postgres({ concurrency: 8 }),
+        backend: postgres({ concurrency: 40 }),
         leaseMs: 1_000,
         pollIntervalMs: 100,
         onError: complain,

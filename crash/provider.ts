@@ -13,7 +13,9 @@ import { randomOf } from "./random.ts";
  * asked to, each time they are asked. It is slow at times, and at times it answers with an error
  * although it did the work, or before it did.
  */
-const { dir, seed } = z.object({ dir: z.string(), seed: z.number() }).parse(JSON.parse(process.argv[2] ?? ""));
+const { dir, seed, slowMs } = z
+  .object({ dir: z.string(), seed: z.number(), slowMs: z.number() })
+  .parse(JSON.parse(process.argv[2] ?? ""));
 const random = randomOf(seed);
 const done = new Map(read(dir, "ledger").map((line) => [placeOf(line), line]));
 
@@ -28,7 +30,7 @@ const Request = z.object({
 const app = new Hono();
 app.post("/effects", async (context) => {
   const line = Request.parse(await context.req.json());
-  if (random.percent(10)) await delay(random.between(5, 150));
+  await delay(random.percent(10) ? slowMs + random.between(5, 150) : slowMs);
   if (random.percent(4)) return context.json({ error: "not done" }, 503);
   if (!line.kind.startsWith("keyed") || !done.has(placeOf(line))) {
     write(dir, "ledger", line);

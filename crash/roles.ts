@@ -50,8 +50,9 @@ async function startOne({ cs, input, graphs, random }: Part, pool: pg.Pool, roun
   const open = await pool.query(`select from ${input.schema}.threads where ended_at is null limit ${MAX_OPEN}`);
   if (open.rows.length >= MAX_OPEN) return;
   const threadId = `t-${input.serial}-${round}`;
-  const thread: ThreadInput = { threadId, plan: random.pick(Plan.options) };
-  await cs.start(random.pick(graphs), thread, { threadId });
+  const thread: ThreadInput = { threadId, plan: random.pick(input.focus.plans ?? Plan.options) };
+  const named = graphs.filter(({ name }) => input.focus.graphs?.includes(name) ?? true);
+  await cs.start(random.pick(named), thread, { threadId });
   write(input.dir, "notes", { kind: "started", threadId });
 }
 
@@ -65,16 +66,16 @@ async function driveReady({ cs, input }: Part, pool: pg.Pool): Promise<void> {
 const LENA: Principal = { id: "lena", roles: ["legal", "manager"] };
 const HANA: Principal = { id: "hana", roles: ["head", "manager"] };
 
-/** A person looks at the inbox, thinks, and decides on what they saw, however stale that is by then. */
+/** Each person looks at the inbox, thinks, and decides on what they saw, however stale that is by then. */
 async function decide({ cs, input, random }: Part): Promise<void> {
-  const by = random.pick([LENA, HANA]);
-  const seen = await cs.pending({ limit: 20 });
   await Promise.all(
-    seen.map(async (intent) => {
-      await delay(random.between(0, 250));
-      await decideOn(cs, input.dir, intent, by).catch((error: unknown) => {
-        if (!isDatabaseAway(error) && !isRefusal(error)) throw error;
-      });
+    [LENA, HANA].map(async (by) => {
+      for (const intent of await cs.pending({ limit: 10 })) {
+        await delay(random.between(0, 60));
+        await decideOn(cs, input.dir, intent, by).catch((error: unknown) => {
+          if (!isDatabaseAway(error) && !isRefusal(error)) throw error;
+        });
+      }
     }),
   );
 }
@@ -82,7 +83,8 @@ async function decide({ cs, input, random }: Part): Promise<void> {
 async function decideOn(cs: Countersign, dir: string, intent: ExecutionIntent, by: Principal): Promise<void> {
   const { id, digest, commitment, version, payload } = intent;
   const { plan, amount } = Order.parse(payload);
-  const edits = plan === "edit" && digest === intent.proposedDigest;
+  // Lena edits, once; Hana approves whatever she saw, so the two get in each other's way.
+  const edits = plan === "edit" && by === LENA && digest === intent.proposedDigest;
   const verdict = plan === "edit" && !edits ? "approve" : plan;
   const edited = { ...Order.parse(payload), amount: amount + 100 };
   const meant = edits ? digestOf({ commitment, version, payload: edited }) : digest;

@@ -12,7 +12,7 @@ import { type Bundle, bundle } from "./bundle.ts";
 import { effectsAt } from "./commitments.ts";
 import { type DatabaseServer, startDatabaseServer } from "./database-server.ts";
 import { graphsOf } from "./graphs.ts";
-import type { ProcessInput, Role, Surroundings } from "./life.ts";
+import type { Focus, ProcessInput, Role, Surroundings } from "./life.ts";
 import { type Random, randomOf } from "./random.ts";
 import type { Sabotage } from "./sabotages.ts";
 import { type Verdict, verify } from "./verify.ts";
@@ -25,6 +25,8 @@ export interface CrashOptions {
   /** Also stop Postgres with `immediate` every few seconds. */
   readonly killDatabase: boolean;
   readonly sabotage?: Sabotage;
+  /** How long threads may take to end in peace, before they count as stuck. Milliseconds, defaults to 45 000. */
+  readonly restMs?: number;
   /** Told of each kill. */
   readonly onKill?: (what: string) => void;
 }
@@ -48,7 +50,6 @@ const ROLE_OF: Readonly<Record<string, readonly Role[]>> = {
 /** Which roles are played at a time; whoever works is the first to be killed. */
 const CAST: readonly Role[] = ["start", "work", "work", "decide", "drive", "operate"];
 
-/** How long threads may take to end in peace, before they count as stuck. Milliseconds. */
 const REST_MS = 45_000;
 
 /**
@@ -60,7 +61,8 @@ export async function crash(options: CrashOptions): Promise<CrashReport> {
   const bundled = await bundle(options.sabotage);
   const server = options.database === "embedded" ? await startDatabaseServer() : undefined;
   const dir = mkdtempSync(join(tmpdir(), "countersign-crash-run-"));
-  const provider = startChild(bundled.provider, { dir, seed: options.seed });
+  const focus = options.sabotage?.focus ?? {};
+  const provider = startChild(bundled.provider, { dir, seed: options.seed, slowMs: focus.providerMs ?? 0 });
   try {
     const { url: providerUrl } = JSON.parse(await provider.firstLine) as { url: string };
     const databaseUrl = server?.url ?? options.database;
@@ -78,6 +80,8 @@ export async function crash(options: CrashOptions): Promise<CrashReport> {
 interface Child {
   readonly process: ChildProcess;
   readonly firstLine: Promise<string>;
+  /** Resolves when it has held itself still. */
+  readonly frozen: Promise<void>;
   readonly ended: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>;
 }
 
@@ -86,8 +90,12 @@ function startChild(script: string, input: object): Child {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const ended = once(process_, "exit").then(([code, signal]) => ({ code, signal }));
-  const firstLine = once(createInterface(process_.stdout), "line").then(([line]) => String(line));
-  return { process: process_, firstLine: Promise.race([firstLine, ended.then(() => "ended")]), ended };
+  const lines = createInterface(process_.stdout);
+  const firstLine = once(lines, "line").then(([line]) => String(line));
+  const frozen = new Promise<void>((resolve) => {
+    lines.on("line", (line) => line === "frozen" && resolve());
+  });
+  return { process: process_, firstLine: Promise.race([firstLine, ended.then(() => "ended")]), frozen, ended };
 }
 
 class Run {
@@ -95,16 +103,20 @@ class Run {
   /** Where processes were killed, and how often. */
   readonly places = new Map<string, number>();
   #serial = 0;
+  /** How many processes have played a role. */
+  readonly #played = new Map<Role, number>();
   readonly #surroundings: Surroundings;
   readonly #bundle: Bundle;
   readonly #random: Random;
   readonly #options: CrashOptions;
+  readonly #focus: Focus;
 
   constructor(surroundings: Surroundings, bundled: Bundle, random: Random, options: CrashOptions) {
     this.#surroundings = surroundings;
     this.#bundle = bundled;
     this.#random = random;
     this.#options = options;
+    this.#focus = options.sabotage?.focus ?? {};
   }
 
   /** Plays every role and kills its processes until there were enough kills. Returns those of the database. */
@@ -119,7 +131,8 @@ class Run {
       await Promise.race([ended, delay(this.#random.between(3_000, 7_000))]);
       if (over) break;
       await server.kill();
-      this.#options.onKill?.(`the database, ${++databaseKills}`);
+      databaseKills++;
+      this.#options.onKill?.(`the database, ${databaseKills}`);
     }
     await ended;
     return databaseKills;
@@ -134,7 +147,7 @@ class Run {
     const { databaseUrl: database, schema, providerUrl } = this.#surroundings;
     const cs = await countersign({ database, schema, graphs: graphsOf(effectsAt(providerUrl)), backend: postgres() });
     try {
-      const until = Date.now() + REST_MS;
+      const until = Date.now() + (this.#options.restMs ?? REST_MS);
       while ((await this.#isBusy(pool)) && Date.now() < until) await delay(200);
       for (const child of children) child.process.kill("SIGTERM");
       await Promise.all(children.map((child) => child.ended));
@@ -160,38 +173,51 @@ class Run {
     while (this.kills < this.#options.kills) {
       const failpoint = this.#failpointFor(role);
       const child = this.#start(role, failpoint);
-      const byItself = child.ended.then(() => true);
-      const ready = (await child.firstLine) === "ready";
-      const late = delay(this.#random.between(100, 2_500)).then(() => false);
-      const fell = !ready || (await Promise.race([byItself, late]));
-      if (!fell) await this.#strike(child);
+      const where = (await this.#strike(child)) && failpoint !== undefined ? `at ${failpoint.name}` : "at random";
       const { code, signal } = await child.ended;
       if (signal !== "SIGKILL")
         throw new Error(`A process that played '${role}' ended by itself with ${code ?? signal}.`);
       this.kills++;
-      const where = fell && failpoint !== undefined ? `at ${failpoint.name}` : "at random";
       this.places.set(where, (this.places.get(where) ?? 0) + 1);
       this.#options.onKill?.(`${role} ${where}, ${this.kills} of ${this.#options.kills}`);
     }
   }
 
-  /** Kills it; at times only after it was held still for longer than its leases last. */
-  async #strike(child: Child): Promise<void> {
-    if (this.#random.percent(20)) {
-      child.process.kill("SIGSTOP");
-      await delay(this.#random.between(1_200, 2_500));
+  /** Sees to it that a process ends: by itself at its failpoint (true), or from outside after a while. */
+  async #strike(child: Child): Promise<boolean> {
+    const atFailpoint = Promise.race([child.ended, child.frozen]).then(() => true);
+    const ready = (await child.firstLine) === "ready";
+    const patienceMs = this.#focus.failpoints === undefined ? this.#random.between(100, 2_500) : 6_000;
+    const late = delay(patienceMs).then(() => false);
+    const fell = !ready || (await Promise.race([atFailpoint, late]));
+    const frozen = !fell && this.#random.percent(20) && child.process.kill("SIGSTOP");
+    if (frozen || (fell && (await Promise.race([child.frozen.then(() => true), child.ended.then(() => false)])))) {
+      // Longer than its leases last: it goes on as a zombie, for a while.
+      await delay(this.#random.between(1_500, 2_500));
       child.process.kill("SIGCONT");
-      await delay(this.#random.between(50, 800));
+      await delay(this.#random.between(200, 800));
     }
     child.process.kill("SIGKILL");
+    return fell;
   }
 
   #failpointFor(role: Role): ProcessInput["failpoint"] {
-    if (this.#random.percent(35)) return undefined;
-    const own = this.#bundle.failpoints.filter((name) =>
-      (ROLE_OF[name.split(".")[0] ?? ""] ?? ["work"]).includes(role),
+    const played = (this.#played.get(role) ?? 0) + 1;
+    this.#played.set(role, played);
+    // Every second one lives longer, to take over from the others.
+    if (this.#focus.failpoints === undefined ? this.#random.percent(35) : played % 2 === 0) return undefined;
+    const own = this.#bundle.failpoints.filter(
+      (name) =>
+        (this.#focus.failpoints?.includes(name) ?? true) &&
+        (ROLE_OF[name.split(".")[0] ?? ""] ?? ["work"]).includes(role),
     );
-    return own.length === 0 ? undefined : { name: this.#random.pick(own), hit: this.#random.between(1, 6) };
+    if (own.length === 0) return undefined;
+    const freezes = this.#focus.freeze ?? this.#random.percent(20);
+    return {
+      name: this.#random.pick(own),
+      hit: this.#focus.hit ?? this.#random.between(1, 6),
+      signal: freezes ? "SIGSTOP" : "SIGKILL",
+    };
   }
 
   #start(role: Role, failpoint?: ProcessInput["failpoint"]): Child {
@@ -201,6 +227,7 @@ class Run {
       role,
       serial,
       seed: this.#options.seed * 10_000 + serial,
+      focus: this.#focus,
       ...(failpoint === undefined ? {} : { failpoint }),
     };
     return startChild(this.#bundle.process, input);

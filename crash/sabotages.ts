@@ -1,8 +1,15 @@
+import type { Focus } from "./life.ts";
+import type { Failure } from "./verify.ts";
+
 /** A guarantee that is broken on purpose, to show that a run would notice. */
 export interface Sabotage {
   readonly name: string;
   /** Which guarantee of design §1 it breaks, and how. */
   readonly breaks: string;
+  /** What a run then counts. */
+  readonly shows: Failure;
+  /** Where it shows soonest. */
+  readonly focus?: Focus;
   /** What of our sources is said differently. Each text stands there exactly once, or the bundle fails. */
   readonly changes: readonly { readonly file: string; readonly find: string; readonly replace: string }[];
 }
@@ -14,6 +21,8 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "put-before-writes",
     breaks: "G1: a checkpoint commits before the task writes that led to it, and the intents among them",
+    shows: "lost",
+    focus: { graphs: ["loose"], failpoints: ["checkpoint.after"], hit: 2, freeze: false },
     changes: [
       {
         file: "checkpointers/write-batcher.ts",
@@ -31,6 +40,8 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "no-approval",
     breaks: "G2: one approval is as good as two",
+    shows: "effectsWithoutApproval",
+    focus: { graphs: ["reviewed"] },
     changes: [
       { file: "src/decision.ts", find: "isFulfilled(intent.requirement, approvers)", replace: "true" },
       {
@@ -43,6 +54,8 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "digest",
     breaks: "G3: an approval counts for whatever the intent says now, not for what the person saw",
+    shows: "effectsOtherThanApproved",
+    focus: { graphs: ["reviewed"], plans: ["edit"] },
     changes: [
       {
         file: "src/runtime/decide.ts",
@@ -54,6 +67,7 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "payload",
     breaks: "G3: what runs is not what was approved",
+    shows: "effectsOtherThanApproved",
     changes: [
       {
         file: "src/backends/postgres/execute.ts",
@@ -65,6 +79,8 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "no-claim",
     breaks: "G4: a handler is called before its claim is durable",
+    shows: "doubledAtMostOnce",
+    focus: { graphs: ["careful"] },
     changes: [
       {
         file: "src/backends/postgres/worker.ts",
@@ -88,6 +104,8 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "no-unknown",
     breaks: "G4b: an at-most-once effect whose worker died is sent again",
+    shows: "doubledAtMostOnce",
+    focus: { graphs: ["careful"], failpoints: ["response.after", "settle.before"], hit: 1, freeze: false },
     changes: [
       {
         file: "src/database/claims.ts",
@@ -99,6 +117,8 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "no-cascade",
     breaks: "G5: a rejection leaves its siblings standing",
+    shows: "danglingRunnable",
+    focus: { graphs: ["together"], plans: ["reject"] },
     changes: [
       {
         file: "src/runtime/decide.ts",
@@ -115,6 +135,7 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "no-takeover",
     breaks: "G6: a thread whose driver died stays where it is",
+    shows: "stuck",
     changes: [
       {
         file: "src/database/threads.ts",
@@ -126,6 +147,8 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "no-fence",
     breaks: "G7: a settlement counts whoever holds the lease",
+    shows: "auditBroken",
+    focus: { graphs: ["serial"], failpoints: ["settle.before"], hit: 1, freeze: true, providerMs: 2_200 },
     changes: [
       {
         file: "src/database/claims.ts",
@@ -140,8 +163,22 @@ export const SABOTAGES: readonly Sabotage[] = [
     ],
   },
   {
+    name: "zombie-driver",
+    breaks: "G7: a driver whose lease is gone still writes checkpoints",
+    shows: "lost",
+    focus: { graphs: ["serial", "nested"], failpoints: ["checkpoint.before"], freeze: true },
+    changes: [
+      {
+        file: "checkpointers/write-statement.ts",
+        find: "where call.token is not distinct from fence.token",
+        replace: "where true",
+      },
+    ],
+  },
+  {
     name: "no-wake",
     breaks: "G6: an outcome is recorded and its thread is not told",
+    shows: "stuck",
     changes: [
       {
         file: CONSEQUENCES,
@@ -153,6 +190,7 @@ export const SABOTAGES: readonly Sabotage[] = [
   {
     name: "no-chain",
     breaks: "G8: an audit row does not carry the hash of the one before it",
+    shows: "auditBroken",
     changes: [
       {
         file: CONSEQUENCES,
