@@ -22,13 +22,13 @@ export const SABOTAGES: readonly Sabotage[] = [
     name: "put-before-writes",
     breaks: "G1: a checkpoint commits before the task writes that led to it, and the intents among them",
     shows: "lost",
-    focus: { graphs: ["loose"], failpoints: ["checkpoint.after"], hit: 2, freeze: false },
+    focus: { graphs: ["loose"], failpoints: ["checkpoint.after"], hit: 3, freeze: false },
     changes: [
       {
         file: "checkpointers/write-batcher.ts",
         find: "    this.#queue.push({ call, ticket, resolve, reject });\n    this.#schedule();",
         replace: `    const join = () => { this.#queue.push({ call, ticket, resolve, reject }); this.#schedule(); };
-    if (call.proposals.length > 0) setTimeout(join, 40); else join();`,
+    if (call.proposals.length > 0) setTimeout(join, 1_000); else join();`,
       },
       {
         file: "checkpointers/write-order.ts",
