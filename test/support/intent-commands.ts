@@ -43,7 +43,7 @@ const command: fc.Arbitrary<Command> = fc.oneof(
       do: fc.constant("undo"),
       to: fc.constantFrom("compensating", "compensated", "compensation_failed"),
     }),
-    weight: 2,
+    weight: 4,
   },
 ) as fc.Arbitrary<Command>;
 
