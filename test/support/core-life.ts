@@ -119,7 +119,13 @@ export class CoreLife {
     this.#script(answer);
     const { intent } = this;
     const signal = workerSignal(heard);
-    const settlement = await execute({ intent, effect: intent, commitment: this.#commitment, signal });
+    const settlement = await execute({
+      intent,
+      effect: intent,
+      commitment: this.#commitment,
+      maxPayloadBytes: 1_000,
+      signal,
+    });
     return settlement.status;
   }
 

@@ -91,7 +91,7 @@ export class DatabaseLives {
       // Late is who held it before this one, if there was anybody.
       const intent = command.do === "settle" ? claimed : { ...claimed, leaseToken: claimed.leaseToken - 1 };
       const signal = workerSignal(command.do === "settle" && command.heard && cancelled.has(life.id));
-      settlements.push(await execute({ intent, effect: intent, commitment, signal }));
+      settlements.push(await execute({ intent, effect: intent, commitment, maxPayloadBytes: 1_000, signal }));
     }
     await settleIntents(this.#db, { backend: BACKEND, worker: "worker-1", settlements });
   }
@@ -174,7 +174,7 @@ export class DatabaseLives {
     const amendment = command.do === "edit" ? { amendment: { n: command.to } } : {};
     try {
       await recordDecision(
-        { database: this.#db, commitments },
+        { database: this.#db, commitments, maxPayloadBytes: 1_000 },
         { intentId, verdict: command.do, options, ...amendment },
       );
     } catch (error) {

@@ -169,7 +169,8 @@ export class PostgresWorker implements BackendWorker {
     if (commitment === undefined) return;
     const effect = intent.compensates === null ? intent : await loadIntent(this.#host.database, intent.compensates);
     if (effect === undefined) return;
-    const settlement = await execute({ intent, effect, commitment, signal });
+    const { maxPayloadBytes } = this.#host;
+    const settlement = await execute({ intent, effect, commitment, maxPayloadBytes, signal });
     if (signal.aborted && signal.reason !== CANCELLED) return;
     await this.#settle(settlement);
   }
