@@ -32,8 +32,6 @@ const EVERYTHING: Readonly<Record<string, unknown>> = {
   ),
 };
 
-export type Nonsense = keyof typeof EVERYTHING;
-
 /** All of it, but what makes sense here after all. */
 export function nonsenseBut(...sensible: readonly string[]): [string, unknown][] {
   for (const name of sensible) if (!(name in EVERYTHING)) throw new Error(`no nonsense is called '${name}'`);
