@@ -171,7 +171,11 @@ export class CountersignSaver extends PostgresSaver {
       checkpointId === undefined
         ? headStatement(schema, threadId, ns)
         : checkpointStatement(schema, threadId, ns, checkpointId);
-    const [row] = await this.#database.query<CheckpointTupleRow>(statement);
+    const [row] = await this.#database.query<CheckpointTupleRow>(statement).catch((error: unknown) => {
+      // Not the graph's fault: the drive is repeated, it does not fail.
+      if (drive !== undefined) drive.persistenceError ??= error;
+      throw error;
+    });
     if (row !== undefined) drive?.checkpoints.add(row.checkpoint_id);
     return row && this.#tuple(row);
   }

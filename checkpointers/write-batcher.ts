@@ -86,7 +86,9 @@ export class WriteBatcher {
   async #write(batch: readonly QueuedCall[]): Promise<void> {
     try {
       const calls = batch.map(({ call }) => call);
+      // failpoint: checkpoint.before
       const rows = await this.#database.query<{ call: number }>(writeStatement(this.#database.schema, calls));
+      // failpoint: checkpoint.after
       const allowed = new Set(rows.map((row) => row.call));
       batch.forEach((item, index) => {
         if (allowed.has(index)) item.resolve();

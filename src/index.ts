@@ -40,6 +40,7 @@ export type { ForkOptions, ThreadSnapshot } from "./runtime/history.ts";
 export type { PendingFilter } from "./runtime/inbox.ts";
 export type { CountersignOptions } from "./runtime/options.ts";
 export type { CompleteOptions, EffectRef, EventInput, FailOptions } from "./runtime/outside.ts";
+export type { Pruned, PruneOptions } from "./runtime/prune.ts";
 export type { Run, StartOptions, StreamOptions } from "./runtime/start.ts";
 export type { Result } from "./runtime/timeline.ts";
 export { type CommitOptions, type CommitRequest, commit, commitAll, type Recorded } from "./wait/commit.ts";

@@ -56,18 +56,21 @@ async function runTransaction<T>(
 ): Promise<T> {
   const client = await pool.connect();
   let broken: Error | undefined;
+  // The pool listens to idle connections only: one that breaks between two of our statements would end the process.
+  const onBroken = (error: Error): void => {
+    broken = error;
+  };
+  client.on("error", onBroken);
   try {
     await client.query("begin");
     const result = await work(queryable(client));
     await client.query("commit");
     return result;
   } catch (error) {
-    broken = await client.query("rollback").then(
-      () => undefined,
-      (reason: Error) => reason,
-    );
+    await client.query("rollback").catch(onBroken);
     throw error;
   } finally {
+    client.off("error", onBroken);
     client.release(broken);
   }
 }

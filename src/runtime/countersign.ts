@@ -32,8 +32,10 @@ import {
   replay,
   sendEvent,
 } from "./outside.ts";
+import { type Pruned, type PruneOptions, pruneThreads } from "./prune.ts";
 import { type Run, type StartOptions, type StreamOptions, startThread, streamThread } from "./start.ts";
 import { type Result, resultOf, timeline, unknownThread } from "./timeline.ts";
+import { workUntilIdle } from "./work-until-idle.ts";
 
 /**
  * Opens Countersign on a database: applies pending migrations, compiles the graphs, and binds the
@@ -219,6 +221,16 @@ export class Countersign implements AsyncDisposable {
     return replay(this.#open.outside, intentId, options);
   }
 
+  /**
+   * Takes away threads that ended before a date, with their intents, decisions and checkpoints, so that
+   * the tables do not grow without end. What is still owed stays: an open intent, a failed compensation.
+   * Choose a date beyond the time for which providers remember keys: with a row goes our own memory of it.
+   * @throws OptionError
+   */
+  async prune(options: PruneOptions): Promise<Pruned> {
+    return pruneThreads(this.#open.database, options);
+  }
+
   /** The audit trail: read it, and verify that nobody changed it (G8). */
   readonly audit: AuditTrail = new AuditTrail(() => this.#open.database);
 
@@ -276,16 +288,5 @@ export class Countersign implements AsyncDisposable {
     const thread = await loadThread(this.#open.database, threadId);
     if (thread === undefined) throw unknownThread(threadId);
     return thread;
-  }
-}
-
-/** Does what is due now, round by round, until a round finds nothing, or the signal aborts. */
-async function workUntilIdle(
-  { driver, worker, sweeper }: Pick<Parts, "driver" | "worker" | "sweeper">,
-  signal: AbortSignal,
-): Promise<void> {
-  while (!signal.aborted) {
-    const done = (await sweeper.tick()) + (await driver.tick()) + (await worker.tick());
-    if (done === 0) return;
   }
 }

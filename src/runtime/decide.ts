@@ -70,7 +70,10 @@ export async function recordDecision(context: DecideContext, request: DecisionRe
   if (!isIntentId(intentId)) throw notFound(intentId);
   check({ options });
   try {
-    return await context.database.transaction((tx) => decideIn(tx, context, request));
+    // failpoint: decision.before
+    const decided = await context.database.transaction((tx) => decideIn(tx, context, request));
+    // failpoint: decision.after
+    return decided;
   } catch (error) {
     throw translateRefusal(error);
   }
@@ -101,6 +104,7 @@ async function decideIn(tx: Queryable, context: DecideContext, request: Decision
     previousDigest: edited === undefined ? null : current.digest,
     reason: options.reason ?? null,
   });
+  // failpoint: decision.within
   await applyDecision(tx, {
     id: intentId,
     status: statusAfter(current, effect),

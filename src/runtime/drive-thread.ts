@@ -63,13 +63,16 @@ export async function driveThread(input: DriveThreadInput): Promise<DriveResult>
     outcomes: thread.begun === false ? [] : await loadThreadIntents(database, thread.thread_id),
     ownerOf: input.ownerOf,
   });
+  // failpoint: delivery.before
   const ended = await run(input, drive);
+  // failpoint: delivery.within
   await note(input, drive);
   if (ended.kind === "lease-lost") return { status: undefined, error: ended.error };
   if ([...drive.proposals.values()].some((proposal) => proposal.kind === "event")) {
     await database.transaction((tx) => matchEvents(tx, thread.thread_id));
   }
   const status = await releaseThread(database, await releaseOf(input, drive, ended));
+  // failpoint: delivery.after
   return ended.kind === "failed" || ended.kind === "interrupted" ? { status, error: ended.error } : { status };
 }
 

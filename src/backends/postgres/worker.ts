@@ -132,10 +132,12 @@ export class PostgresWorker implements BackendWorker {
     const kinds = this.#kinds();
     if (this.#stopped || kinds.length === 0) return 0;
     const { database, workerId: worker, leaseMs } = this.#host;
+    // failpoint: claim.before
     const claiming = claimIntents(database, { backend: this.#options.name, worker, kinds, limit, leaseMs });
     this.#claiming = claiming;
     try {
       const intents = await claiming;
+      // failpoint: claim.after
       if (!this.#abandoned) for (const intent of intents) this.#start(intent);
       return intents.length;
     } finally {
@@ -170,7 +172,9 @@ export class PostgresWorker implements BackendWorker {
     const effect = intent.compensates === null ? intent : await loadIntent(this.#host.database, intent.compensates);
     if (effect === undefined) return;
     const { maxPayloadBytes } = this.#host;
+    // failpoint: call.before
     const settlement = await execute({ intent, effect, commitment, maxPayloadBytes, signal });
+    // failpoint: response.after
     if (signal.aborted && signal.reason !== CANCELLED) return;
     await this.#settle(settlement);
   }
@@ -199,7 +203,9 @@ export class PostgresWorker implements BackendWorker {
     const running = [...this.#running.values()];
     const leases = running.map(({ intent }) => ({ id: intent.id, leaseToken: intent.leaseToken }));
     try {
+      // failpoint: renewal.before
       const renewed = await renewLeases(this.#host.database, { leases, leaseMs: this.#host.leaseMs });
+      // failpoint: renewal.after
       const held = new Map(renewed.map((lease) => [lease.id, lease.cancelRequested]));
       for (const { intent, abort } of running) {
         const cancelRequested = held.get(intent.id);

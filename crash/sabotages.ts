@@ -1,0 +1,164 @@
+/** A guarantee that is broken on purpose, to show that a run would notice. */
+export interface Sabotage {
+  readonly name: string;
+  /** Which guarantee of design §1 it breaks, and how. */
+  readonly breaks: string;
+  /** What of our sources is said differently. Each text stands there exactly once, or the bundle fails. */
+  readonly changes: readonly { readonly file: string; readonly find: string; readonly replace: string }[];
+}
+
+const MIGRATION = "src/database/migrations/0002-state-machine.ts";
+const CONSEQUENCES = "src/database/migrations/0003-consequences.ts";
+
+export const SABOTAGES: readonly Sabotage[] = [
+  {
+    name: "put-before-writes",
+    breaks: "G1: a checkpoint commits before the task writes that led to it, and the intents among them",
+    changes: [
+      {
+        file: "checkpointers/write-batcher.ts",
+        find: "    this.#queue.push({ call, ticket, resolve, reject });\n    this.#schedule();",
+        replace: `    const join = () => { this.#queue.push({ call, ticket, resolve, reject }); this.#schedule(); };
+    if (call.proposals.length > 0) setTimeout(join, 40); else join();`,
+      },
+      {
+        file: "checkpointers/write-order.ts",
+        find: "    if (earlier === undefined) return;",
+        replace: "    if (earlier !== undefined) return;\n    if (earlier === undefined) return;",
+      },
+    ],
+  },
+  {
+    name: "no-approval",
+    breaks: "G2: one approval is as good as two",
+    changes: [
+      { file: "src/decision.ts", find: "isFulfilled(intent.requirement, approvers)", replace: "true" },
+      {
+        file: MIGRATION,
+        find: "  select intent.min_approvers = 0 and intent.required_roles = '[]'\n",
+        replace: "  select true or intent.min_approvers = 0 and intent.required_roles = '[]'\n",
+      },
+    ],
+  },
+  {
+    name: "digest",
+    breaks: "G3: an approval counts for whatever the intent says now, not for what the person saw",
+    changes: [
+      {
+        file: "src/runtime/decide.ts",
+        find: "    digest: options.digest,\n    ...(edited",
+        replace: "    digest: current.digest,\n    ...(edited",
+      },
+    ],
+  },
+  {
+    name: "payload",
+    breaks: "G3: what runs is not what was approved",
+    changes: [
+      {
+        file: "src/backends/postgres/execute.ts",
+        find: "commitment.handlers.execute(effect.payload, context)",
+        replace: "commitment.handlers.execute({ ...(effect.payload as object), amount: 1_000_000 }, context)",
+      },
+    ],
+  },
+  {
+    name: "no-claim",
+    breaks: "G4: a handler is called before its claim is durable",
+    changes: [
+      {
+        file: "src/backends/postgres/worker.ts",
+        find: "    // failpoint: claim.before\n",
+        replace: `    const early: ExecutionIntent[] = (await database.query<any>({ text: \`select i.* from \${database.schema}.execution_intents i
+      where status = 'runnable' and not_before <= \${database.schema}.clock() and workflow_key = any($1::text[]) limit 4\`,
+      values: [kinds.map((kind) => kind.workflowKey)] })).map(intentFromRow);
+    const abort = new AbortController();
+    await Promise.all(early.filter((intent) => intent.kind === "effect").map((intent) => execute({ intent, effect: intent,
+      commitment: this.#host.commitments.get(intent.workflowKey)!, signal: abort.signal })));
+    // failpoint: claim.before
+`,
+      },
+      {
+        file: "src/backends/postgres/worker.ts",
+        find: 'import { loadIntent } from "../../database/intents.ts";',
+        replace: 'import { intentFromRow, loadIntent } from "../../database/intents.ts";',
+      },
+    ],
+  },
+  {
+    name: "no-unknown",
+    breaks: "G4b: an at-most-once effect whose worker died is sent again",
+    changes: [
+      {
+        file: "src/database/claims.ts",
+        find: "status = case when i.semantics = 'at-most-once' then 'unknown'",
+        replace: "status = case when i.semantics = 'never' then 'unknown'",
+      },
+    ],
+  },
+  {
+    name: "no-cascade",
+    breaks: "G5: a rejection leaves its siblings standing",
+    changes: [
+      {
+        file: "src/runtime/decide.ts",
+        find: 'if (effect === "rejected" && group.length > 1) await endSiblings',
+        replace: 'if (effect === "rejected" && group.length > 99) await endSiblings',
+      },
+      {
+        file: CONSEQUENCES,
+        find: "or (n.group_id is not null and n.status in ('rejected', 'expired')))",
+        replace: "or (n.group_id is not null and n.status in ('never')))",
+      },
+    ],
+  },
+  {
+    name: "no-takeover",
+    breaks: "G6: a thread whose driver died stays where it is",
+    changes: [
+      {
+        file: "src/database/threads.ts",
+        find: "or status = 'running' and durability = 'durable' and lease_expires_at",
+        replace: "or status = 'never' and durability = 'durable' and lease_expires_at",
+      },
+    ],
+  },
+  {
+    name: "no-fence",
+    breaks: "G7: a settlement counts whoever holds the lease",
+    changes: [
+      {
+        file: "src/database/claims.ts",
+        find: "where i.backend = $1 and i.lease_token = s.token and i.status = s.was",
+        replace: "where i.backend = $1 and i.status = s.was",
+      },
+      {
+        file: "src/database/claims.ts",
+        find: "where i.id = held.id and i.lease_token = held.token and i.lease_owner is not null",
+        replace: "where i.id = held.id and i.lease_owner is not null",
+      },
+    ],
+  },
+  {
+    name: "no-wake",
+    breaks: "G6: an outcome is recorded and its thread is not told",
+    changes: [
+      {
+        file: CONSEQUENCES,
+        find: "status = case when t.status = 'waiting' and ended.waited = 1 then 'ready' else t.status end",
+        replace: "status = t.status",
+      },
+    ],
+  },
+  {
+    name: "no-chain",
+    breaks: "G8: an audit row does not carry the hash of the one before it",
+    changes: [
+      {
+        file: CONSEQUENCES,
+        find: "sha256(chain.hash || convert_to",
+        replace: "sha256(convert_to",
+      },
+    ],
+  },
+];
