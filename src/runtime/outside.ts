@@ -6,6 +6,7 @@ import { lockThreadIntents } from "../database/compensation.ts";
 import { cancelIntents, lockWithGroup } from "../database/decisions.ts";
 import { type ExternalActor, endFromOutside, replayIntent, requestCancel } from "../database/external.ts";
 import { loadIntent, loadIntentByExternalRef } from "../database/intents.ts";
+import { translateRefusal } from "../database/refusals.ts";
 import { insertEvent, matchEvents } from "../database/sweep.ts";
 import { cancelThread, loadThread } from "../database/threads.ts";
 import type { Principal } from "../decision.ts";
@@ -225,7 +226,10 @@ export async function replay(context: OutsideContext, intentId: string, options:
   const failed = await loadIntent(context.database, intentId);
   const timeoutMs = context.commitments.get(failed?.workflowKey ?? "")?.decisionTimeoutMs ?? TWO_DAYS_MS;
   const actor: ExternalActor = { type: "human", id: by.id };
-  const replayed = await replayIntent(context.database, { intentId, by: actor, decisionTimeoutMs: timeoutMs });
+  const asked = { intentId, by: actor, decisionTimeoutMs: timeoutMs };
+  const replayed = await replayIntent(context.database, asked).catch((error: unknown) => {
+    throw translateRefusal(error);
+  });
   const intent = await loadIntent(context.database, intentId);
   if (intent === undefined) throw notFound(intentId);
   if (replayed) return intent;
