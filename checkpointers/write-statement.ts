@@ -38,7 +38,9 @@ export function writeStatement(schema: string, calls: readonly WriteCall[]): Sta
     })),
   );
   const checkpoints = calls.flatMap((item, call) => item.checkpoints.map((row) => ({ call, ...row })));
-  const proposals = calls.flatMap((item, call) => item.proposals.map((proposal) => proposalToRow(call, proposal)));
+  const proposals = calls
+    .flatMap((item, call) => item.proposals.map((proposal) => ({ call, proposal })))
+    .map(({ call, proposal }, place) => proposalToRow(call, proposal, place));
   const withIntents = proposals.length > 0;
 
   return {

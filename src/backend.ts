@@ -31,6 +31,8 @@ export interface BackendHost {
   readonly leaseMs: number;
   /** How often to look without having been notified. Milliseconds. */
   readonly pollIntervalMs: number;
+  /** The largest output or receipt, as canonical JSON. Bytes. */
+  readonly maxPayloadBytes: number;
   /** For what no caller can be told of: a failed poll, a lost lease. */
   readonly onError: (error: unknown) => void;
 }

@@ -1,6 +1,7 @@
 import { AsyncLocalStorageProviderSingleton } from "@langchain/core/singletons";
 import type { z } from "zod";
-import { BoundaryError, DefinitionError } from "./errors.ts";
+import { checker, LONGEST_MS, approvers as requirement, text, toLine } from "./arguments.ts";
+import { BoundaryError, DefinitionError, InputError } from "./errors.ts";
 import { workflowKeyOf } from "./intent.ts";
 import type { Json } from "./json.ts";
 import type { Pending } from "./pending.ts";
@@ -150,14 +151,17 @@ const HOUR_MS = 3_600_000;
 export function defineCommitment<Input, Output>(
   definition: CommitmentDefinition<Input, Output>,
 ): Commitment<Input, Output> {
+  assertObject(definition);
   const { name, version } = definition;
-  const subject = `Commitment '${name}'`;
+  const subject = `Commitment '${String(name)}'`;
   assertName(name, version);
   assertParts(definition as unknown as AnyDefinition, subject);
   const classes = classesOf(definition as unknown as AnyDefinition, subject);
   const retry: RetryPolicy = { ...DEFAULT_RETRY, ...definition.retry };
   assertRetryPolicy(retry, subject);
-  const { approvers = {} } = definition;
+  const checkAnswer = checker(subject, { approvers: requirement, idempotencyKey: text.optional() }, InputError);
+  const { approvers = {}, idempotencyKey, summary } = definition;
+  if (typeof approvers !== "function") checker(subject, { approvers: requirement }, DefinitionError)({ approvers });
 
   return Object.freeze({
     name,
@@ -168,20 +172,41 @@ export function defineCommitment<Input, Output>(
     input: definition.input,
     output: definition.output,
     retry,
-    timeoutMs: duration(definition.timeoutMs, 30_000, "timeoutMs", subject),
-    decisionTimeoutMs: duration(definition.decisionTimeoutMs, 48 * HOUR_MS, "decisionTimeoutMs", subject),
-    pollIntervalMs: duration(definition.pollIntervalMs, 30_000, "pollIntervalMs", subject),
-    maxConcurrency: duration(definition.maxConcurrency, 1_000_000, "maxConcurrency", subject),
+    timeoutMs: whole(definition.timeoutMs, 30_000, "timeoutMs", subject),
+    decisionTimeoutMs: whole(definition.decisionTimeoutMs, 48 * HOUR_MS, "decisionTimeoutMs", subject, LONGEST_MS),
+    pollIntervalMs: whole(definition.pollIntervalMs, 30_000, "pollIntervalMs", subject, LONGEST_MS),
+    maxConcurrency: whole(definition.maxConcurrency, 1_000_000, "maxConcurrency", subject),
     handlers: guard(definition as unknown as AnyDefinition),
-    approvers: typeof approvers === "function" ? approvers : () => approvers,
-    idempotencyKey: definition.idempotencyKey,
-    summary: definition.summary ?? (() => name),
+    approvers: (input: Input) => {
+      const asked = typeof approvers === "function" ? approvers(input) : approvers;
+      checkAnswer({ approvers: asked });
+      return asked;
+    },
+    idempotencyKey:
+      idempotencyKey &&
+      ((input: Input) => {
+        const key = idempotencyKey(input);
+        checkAnswer({ approvers: {}, idempotencyKey: key ?? null });
+        return key;
+      }),
+    summary: (input: Input) => toLine(String(summary === undefined ? name : summary(input))),
   });
 }
 
+/** Words that an index entry of Postgres can hold. */
+export function isName(name: unknown): name is string {
+  return typeof name === "string" && name.length <= 200 && /^[a-z0-9]+([.-][a-z0-9]+)*$/.test(name);
+}
+
+function assertObject(definition: unknown): void {
+  if (typeof definition === "object" && definition !== null) return;
+  throw new DefinitionError("defineCommitment() got no definition", { remedy: "Pass { name, version, … }." });
+}
+
+/** Postgres counts versions in four bytes, and an index entry must hold the name. */
 function assertName(name: unknown, version: unknown): void {
-  if (typeof name === "string" && /^[a-z0-9]+([.-][a-z0-9]+)*$/.test(name) && !name.startsWith("countersign.")) {
-    if (Number.isInteger(version) && (version as number) >= 1) return;
+  if (isName(name) && !name.startsWith("countersign.")) {
+    if (Number.isInteger(version) && (version as number) >= 1 && (version as number) < 2 ** 31) return;
     throw new DefinitionError(`Commitment '${name}' has no version`, { remedy: "Give it an integer from 1 on." });
   }
   throw new DefinitionError("A commitment has no proper name", {
@@ -234,9 +259,15 @@ function assertParts(definition: AnyDefinition, subject: string): void {
   }
 }
 
-function duration(value: number | undefined, otherwise: number, option: string, subject: string): number {
+function whole(
+  value: number | undefined,
+  otherwise: number,
+  option: string,
+  subject: string,
+  most: number = Number.MAX_SAFE_INTEGER,
+): number {
   if (value === undefined) return otherwise;
-  if (Number.isInteger(value) && value >= 1 && value <= Number.MAX_SAFE_INTEGER) return value;
+  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
   throw new DefinitionError(`${subject} has a ${option} that makes no sense`, {
     facts: { [option]: String(value) },
     remedy: "Give a whole number of at least 1 (durations are in milliseconds).",

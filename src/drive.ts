@@ -49,6 +49,7 @@ export interface DriveInput {
   readonly proposedBy: string;
   readonly traceId: string | null;
   readonly outcomes: readonly ExecutionIntent[];
+  readonly maxPayloadBytes: number;
   /** Which backend owns a commitment. */
   readonly ownerOf: (commitment: AnyCommitment) => string;
 }
@@ -67,6 +68,7 @@ export class Drive {
   readonly leaseToken: number;
   readonly proposedBy: string;
   readonly traceId: string | null;
+  readonly maxPayloadBytes: number;
   readonly ownerOf: (commitment: AnyCommitment) => string;
   /** What was recorded before this pass, by id. */
   readonly intents: Map<string, ExecutionIntent>;
@@ -91,6 +93,7 @@ export class Drive {
     this.leaseToken = input.leaseToken;
     this.proposedBy = input.proposedBy;
     this.traceId = input.traceId;
+    this.maxPayloadBytes = input.maxPayloadBytes;
     this.ownerOf = input.ownerOf;
     this.intents = new Map(input.outcomes.map((intent) => [intent.id, intent]));
   }

@@ -7,6 +7,7 @@ export type ErrorCode =
   | "OPTION_INVALID"
   | "INPUT_INVALID"
   | "PAYLOAD_NOT_JSON"
+  | "PAYLOAD_TOO_LARGE"
   | "NON_DETERMINISM"
   | "WAIT_SWALLOWED"
   | "LEASE_LOST"
@@ -70,7 +71,7 @@ export function isCountersignError(error: unknown): error is CountersignError {
 function render(shortMessage: string, { facts = {}, remedy }: ErrorInit): string {
   const seen = Object.entries(facts)
     .filter(([, value]) => value !== undefined)
-    .map(([key, value]) => `${key}: ${value}`)
+    .map(([key, value]) => `${key}: ${String(value)}`)
     .join(", ");
   return `${shortMessage}${seen ? ` (${seen})` : ""}. ${remedy}`;
 }
@@ -96,9 +97,12 @@ export class OptionError extends CountersignError {
   }
 }
 
-/** What a graph proposed does not fit the commitment's input schema, or is not plain JSON. */
+/** What was handed over does not fit its schema, is not plain JSON, or is too large. */
 export class InputError extends CountersignError {
-  constructor(shortMessage: string, init: ErrorInit & { readonly code?: "INPUT_INVALID" | "PAYLOAD_NOT_JSON" }) {
+  constructor(
+    shortMessage: string,
+    init: ErrorInit & { readonly code?: "INPUT_INVALID" | "PAYLOAD_NOT_JSON" | "PAYLOAD_TOO_LARGE" },
+  ) {
     super(init.code ?? "INPUT_INVALID", shortMessage, init);
   }
 }

@@ -1,5 +1,5 @@
 import type { BaseCheckpointSaver, BaseStore } from "@langchain/langgraph-checkpoint";
-import type { AnyCommitment } from "./commitment.ts";
+import { type AnyCommitment, isName } from "./commitment.ts";
 import { DefinitionError } from "./errors.ts";
 import type { ActorType } from "./policy.ts";
 
@@ -132,6 +132,11 @@ export type AnyGraph = Graph<any, any>;
 export function defineGraph<const Source extends GraphSource>(
   definition: GraphDefinition<Source>,
 ): Graph<InputOf<Source>, OutputOf<Source>> {
+  if (typeof definition !== "object" || definition === null) {
+    throw new DefinitionError("defineGraph() got no definition", {
+      remedy: "Pass { name, version, durability, graph }.",
+    });
+  }
   const { name, version, durability, graph: source, actorType = "automated_workflow" } = definition;
   assertDeclared(definition as GraphDefinition<GraphSource>);
   const commitments = definition.commitments ?? [];
@@ -168,10 +173,11 @@ const ACTOR_TYPES: readonly ActorType[] = [
 
 function assertDeclared(definition: GraphDefinition<GraphSource>): void {
   const { name, version, durability, graph: source } = definition;
-  if (typeof name !== "string" || !/^[a-z0-9]+([.-][a-z0-9]+)*$/.test(name)) {
+  if (!isName(name)) {
     throw refuse(String(name), "has no proper name", "Use lower-case words joined by dots or hyphens.");
   }
-  if (!Number.isInteger(version) || version < 1) throw refuse(name, "has no version", "Give it an integer from 1 on.");
+  if (!Number.isInteger(version) || version < 1 || version >= 2 ** 31)
+    throw refuse(name, "has no version", "Give it an integer from 1 on.");
   if (!["exit", "async", "durable"].includes(durability)) {
     throw refuse(name, "has no durability", "Say 'exit', 'async' or 'durable'.");
   }
@@ -192,9 +198,16 @@ function assertDeclared(definition: GraphDefinition<GraphSource>): void {
   if (!ACTOR_TYPES.includes(definition.actorType ?? "automated_workflow")) {
     throw refuse(name, "has an unknown actorType", `Say one of ${ACTOR_TYPES.join(", ")}.`);
   }
-  if (durability === "async" && !definition.lossWindow?.trim()) {
+  if (!isCommitments(definition.commitments ?? [])) {
+    throw refuse(name, "lists something that is no commitment", "List what defineCommitment() returned.");
+  }
+  if (durability === "async" && !(typeof definition.lossWindow === "string" && definition.lossWindow.trim())) {
     throw refuse(name, "is async without a lossWindow", "Say in words what a crash may lose, or use 'durable'.");
   }
+}
+
+function isCommitments(commitments: unknown): boolean {
+  return Array.isArray(commitments) && commitments.every((each) => typeof each?.workflowKey === "string");
 }
 
 /** Types refuse this already; JavaScript callers learn it here. */

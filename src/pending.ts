@@ -1,3 +1,5 @@
+import { z } from "zod";
+import { checker, text } from "./arguments.ts";
 import { InputError } from "./errors.ts";
 
 const PENDING: unique symbol = Symbol.for("countersign.pending");
@@ -9,6 +11,18 @@ export interface Pending {
   readonly expiresAt: Date | undefined;
 }
 
+const checkPending = checker(
+  "pending()",
+  {
+    input: z.strictObject({
+      externalRef: text,
+      // What Postgres, and people, take for a date.
+      expiresAt: z.date().min(new Date("1970-01-01")).max(new Date("9999-12-31")).optional(),
+    }),
+  },
+  InputError,
+);
+
 /**
  * Returned by a handler whose effect ends later: by `complete()` or `fail()` (a webhook), by the
  * commitment's `poll`, or as `expired` at `expiresAt`.
@@ -16,13 +30,7 @@ export interface Pending {
  * @param externalRef the provider's own reference, by which the webhook will name it.
  */
 export function pending(input: { readonly externalRef: string; readonly expiresAt?: Date }): Pending {
-  const { externalRef, expiresAt } = input;
-  const isText = typeof externalRef === "string" && externalRef !== "" && externalRef.isWellFormed();
-  if (!isText || externalRef.includes("\u0000") || Number.isNaN(expiresAt?.getTime())) {
-    throw new InputError("pending() got an externalRef or an expiresAt that cannot be kept", {
-      remedy: "Pass the provider's reference as a text without NUL, and a valid Date or none.",
-    });
-  }
+  checkPending({ input });
   return { [PENDING]: true, externalRef: input.externalRef, expiresAt: input.expiresAt };
 }
 

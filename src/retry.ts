@@ -1,3 +1,4 @@
+import { LONGEST_MS } from "./arguments.ts";
 import { DefinitionError } from "./errors.ts";
 
 /** How often a handler is tried, and how long to wait in between. */
@@ -45,11 +46,13 @@ export function assertRetryPolicy(policy: RetryPolicy, subject: string): void {
     Number.isFinite(backoff) &&
     backoff >= 1 &&
     Number.isFinite(maxIntervalMs) &&
+    maxIntervalMs <= LONGEST_MS &&
     maxIntervalMs >= initialIntervalMs;
   if (!valid) {
     throw new DefinitionError(`${subject} has a retry policy that makes no sense`, {
       facts: { maxAttempts, initialIntervalMs, backoff, maxIntervalMs },
-      remedy: "maxAttempts is an integer of 1 to 1000, backoff at least 1, and 0 ≤ initialIntervalMs ≤ maxIntervalMs.",
+      remedy:
+        "maxAttempts is an integer of 1 to 1000, backoff at least 1, and 0 ≤ initialIntervalMs ≤ maxIntervalMs ≤ ten years.",
     });
   }
 }

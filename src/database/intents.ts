@@ -136,9 +136,11 @@ export function insertIntentsSql(schema: string, proposals: string, source: stri
       ${schema}.clock() + p.delay_ms * interval '1 millisecond',
       ${schema}.clock() + p.expires_in_ms * interval '1 millisecond',
       p.external_ref, p.checkpoint_ns, p.checkpoint_id, p.task_id,
-      'intent.recorded', p.actor_type, p.proposed_by, ${schema}.clock(), ${schema}.clock()
+      'intent.recorded', p.actor_type, p.proposed_by,
+      -- A statement has one time; a microsecond apart, its intents keep the order in which they were asked for.
+      ${schema}.clock() + p.place * interval '1 microsecond', ${schema}.clock()
     from jsonb_to_recordset(${proposals}) as p(
-      call int, id uuid, kind text, commitment text, version int, workflow_key text, idempotency_key text,
+      call int, place int, id uuid, kind text, commitment text, version int, workflow_key text, idempotency_key text,
       causation_id text, trace_id text, side_effect_class text, approval_class text, reversibility_class text,
       sensitivity_class text, action_class text, proposed_by text, actor_type text, payload jsonb,
       payload_summary text, digest text, edit_schema jsonb, evidence jsonb, min_approvers int, required_roles jsonb,
@@ -150,10 +152,11 @@ export function insertIntentsSql(schema: string, proposals: string, source: stri
     on conflict (id) do nothing`;
 }
 
-/** One element of the `proposals` array. */
-export function proposalToRow(call: number, proposal: IntentProposal): Record<string, unknown> {
+/** One element of the `proposals` array; `place` is its place in there. */
+export function proposalToRow(call: number, proposal: IntentProposal, place: number): Record<string, unknown> {
   return {
     call,
+    place,
     id: proposal.id,
     kind: proposal.kind,
     commitment: proposal.commitment,

@@ -20,6 +20,7 @@ export function assertSchemaName(schema: string): string {
  * Brings the schema up to this code's version. Any number of processes may call it at once: one
  * migrates, under an advisory lock, the others wait and find nothing to do. Each migration commits
  * together with its version row.
+ * @throws OptionError for a schema named by a word of SQL.
  * @throws DatabaseError `SCHEMA_TOO_NEW` when newer code has made a breaking change.
  */
 export async function migrate(database: Database): Promise<void> {
@@ -61,6 +62,7 @@ async function prepare(database: Database, tx: Queryable): Promise<AppliedMigrat
     values: [`${schema}.migrations`],
   });
   if (found?.exists !== true) {
+    await assertNoWordOfSql(tx);
     await database.execute(
       tx,
       `create schema if not exists ${schema};
@@ -70,6 +72,19 @@ async function prepare(database: Database, tx: Queryable): Promise<AppliedMigrat
     );
   }
   return tx.query<AppliedMigration>({ text: `select version, name, breaking from ${schema}.migrations` });
+}
+
+/** Which words are reserved is the server's to say: each version has some more. */
+async function assertNoWordOfSql(tx: Queryable): Promise<void> {
+  const [named] = await tx.query<{ plain: boolean }>({
+    text: "select quote_ident($1) = $1 as plain",
+    values: [tx.schema],
+  });
+  if (named?.plain === true) return;
+  throw new OptionError("The schema name is a word of SQL", {
+    facts: { schema: tx.schema },
+    remedy: `Choose another one, such as countersign_${tx.schema}; nothing was created.`,
+  });
 }
 
 function assertNotNewer(applied: readonly AppliedMigration[], schema: string): void {

@@ -55,7 +55,7 @@ interface Opened extends Pick<Parts, "settings" | "database" | "wakeups" | "save
 
 function wire({ options, settings, database, wakeups, saver, registry }: Opened): Parts {
   const { backend } = options;
-  const { leaseMs } = settings;
+  const { leaseMs, maxPayloadBytes } = settings;
   const { commitments } = registry;
   const driverId = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
   const shared = { ...settings, database, wakeups };
@@ -71,8 +71,8 @@ function wire({ options, settings, database, wakeups, saver, registry }: Opened)
     worker,
     sweeper: new Sweeper(shared),
     starting: { database, registry, serializer, driver, driverId, leaseMs },
-    deciding: { database, commitments },
-    outside: { database, commitments, released: (intent) => worker.released(intent) },
+    deciding: { database, commitments, maxPayloadBytes },
+    outside: { database, commitments, maxPayloadBytes, released: (intent) => worker.released(intent) },
     history: { database, registry, saver, driverId, leaseMs },
   };
 }

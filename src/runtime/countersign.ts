@@ -1,7 +1,6 @@
 import type { AuditRow } from "../audit.ts";
 import { loadIntent, loadThreadIntents } from "../database/intents.ts";
 import { loadThread, retryThread, type ThreadRow, type ThreadStatus } from "../database/threads.ts";
-import type { Principal } from "../decision.ts";
 import { DatabaseError, ThreadError } from "../errors.ts";
 import type { AnyGraph, Graph } from "../graph.ts";
 import type { ExecutionIntent } from "../intent.ts";
@@ -9,10 +8,19 @@ import { toJson } from "../json.ts";
 import { assemble, type Parts } from "./assemble.ts";
 import { AuditTrail } from "./audit-trail.ts";
 import { type ApproveOptions, type RejectOptions, recordDecision } from "./decide.ts";
+import {
+  checkClose,
+  checkFollow,
+  checkIntent,
+  checkThread,
+  checkWork,
+  type FollowOptions,
+} from "./handle-arguments.ts";
 import { type ForkOptions, forkThread, historyOf, stateOf, type ThreadSnapshot } from "./history.ts";
 import { type PendingFilter, pendingRequests } from "./inbox.ts";
 import type { CountersignOptions } from "./options.ts";
 import {
+  type ByPerson,
   type CompleteOptions,
   cancelIntent,
   cancelThreadById,
@@ -27,6 +35,7 @@ import {
 import { type Pruned, type PruneOptions, pruneThreads } from "./prune.ts";
 import { type Run, type StartOptions, type StreamOptions, startThread, streamThread } from "./start.ts";
 import { type Result, resultOf, timeline, unknownThread } from "./timeline.ts";
+import { workUntilIdle } from "./work-until-idle.ts";
 
 /**
  * Opens Countersign on a database: applies pending migrations, compiles the graphs, and binds the
@@ -89,12 +98,14 @@ export class Countersign implements AsyncDisposable {
 
   /** Drives a thread now, if it is ready or its driver died; else says how it stands. */
   async drive(threadId: string): Promise<ThreadStatus> {
+    checkThread({ threadId });
     const result = await this.#open.driver.driveById(threadId);
     return result?.status ?? (await this.#thread(threadId)).status;
   }
 
   /** Makes a failed or lost thread ready again, after its cause was mended. @throws ThreadError `THREAD_STATE` */
   async retry(threadId: string): Promise<void> {
+    checkThread({ threadId });
     if (await retryThread(this.#open.database, threadId)) return;
     const { status } = await this.#thread(threadId);
     throw new ThreadError("THREAD_STATE", "Only a failed or lost thread can be retried", {
@@ -107,19 +118,18 @@ export class Countersign implements AsyncDisposable {
    * Waits for the end of a thread.
    * @throws ThreadError `THREAD_FAILED` when it failed or was lost: it can be retried then; the signal's reason on abort.
    */
-  async result<Output = unknown>(
-    threadId: string,
-    { signal }: { readonly signal?: AbortSignal } = {},
-  ): Promise<Result<Output>> {
-    return resultOf<Output>(this.#timeline(threadId, signal), this.#parts.saver.serde);
+  async result<Output = unknown>(threadId: string, options: FollowOptions = {}): Promise<Result<Output>> {
+    return resultOf<Output>(this.#timeline(threadId, options), this.#parts.saver.serde);
   }
 
   /** What happened on a thread, from its start and live until it ends: its audit rows in their order. */
-  events(threadId: string, { signal }: { readonly signal?: AbortSignal } = {}): AsyncGenerator<AuditRow> {
-    return timeline(this.#timeline(threadId, signal), this.#closing.signal);
+  events(threadId: string, options: FollowOptions = {}): AsyncGenerator<AuditRow> {
+    return timeline(this.#timeline(threadId, options), this.#closing.signal);
   }
 
-  #timeline(threadId: string, signal: AbortSignal | undefined) {
+  #timeline(threadId: string, options: FollowOptions) {
+    checkFollow({ threadId, options });
+    const { signal } = options;
     const { database, wakeups, settings } = this.#parts;
     const until = signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
     return { database, wakeups, threadId, pollIntervalMs: settings.pollIntervalMs, signal: until };
@@ -148,11 +158,13 @@ export class Countersign implements AsyncDisposable {
 
   /** One intent, or `undefined`. */
   async intent(intentId: string): Promise<ExecutionIntent | undefined> {
+    checkIntent({ intentId });
     return loadIntent(this.#open.database, intentId);
   }
 
   /** Every intent of a thread, in the order in which they were recorded. */
   async intents(threadId: string): Promise<ExecutionIntent[]> {
+    checkThread({ threadId });
     return loadThreadIntents(this.#open.database, threadId);
   }
 
@@ -170,7 +182,7 @@ export class Countersign implements AsyncDisposable {
     amendment: Readonly<Record<string, unknown>>,
     options: ApproveOptions,
   ): Promise<ExecutionIntent> {
-    const json = toJson(amendment, "The edit");
+    const json = toJson(amendment, "The edit", this.#open.settings.maxPayloadBytes);
     return recordDecision(this.#open.deciding, { intentId, verdict: "edit", options, amendment: json });
   }
 
@@ -195,18 +207,18 @@ export class Countersign implements AsyncDisposable {
   }
 
   /** Gives up one intent: at once if it has not started; one that runs is asked to stop. */
-  async cancelIntent(intentId: string, { by }: { readonly by: Principal }): Promise<void> {
-    return cancelIntent(this.#open.outside, intentId, by);
+  async cancelIntent(intentId: string, options: ByPerson): Promise<void> {
+    return cancelIntent(this.#open.outside, intentId, options);
   }
 
   /** Ends a thread: nothing more of it is recorded or started. */
-  async cancel(threadId: string, { by }: { readonly by: Principal }): Promise<void> {
-    return cancelThreadById(this.#open.outside, threadId, by);
+  async cancel(threadId: string, options: ByPerson): Promise<void> {
+    return cancelThreadById(this.#open.outside, threadId, options);
   }
 
   /** Runs a dead letter again, under the same key; an at-most-once one needs its decisions anew. */
-  async replay(intentId: string, { by }: { readonly by: Principal }): Promise<ExecutionIntent> {
-    return replay(this.#open.outside, intentId, by);
+  async replay(intentId: string, options: ByPerson): Promise<ExecutionIntent> {
+    return replay(this.#open.outside, intentId, options);
   }
 
   /**
@@ -227,7 +239,9 @@ export class Countersign implements AsyncDisposable {
    * overdue requests. Resolves when the signal aborts or the handle is closed.
    * With `until: "idle"` it does what is due now, until nothing is, and resolves.
    */
-  async work({ signal, until }: { readonly signal?: AbortSignal; readonly until?: "idle" } = {}): Promise<void> {
+  async work(options: FollowOptions & { readonly until?: "idle" } = {}): Promise<void> {
+    checkWork({ options });
+    const { signal, until } = options;
     const { driver, worker, sweeper } = this.#open;
     const stop = signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
     const working =
@@ -247,7 +261,9 @@ export class Countersign implements AsyncDisposable {
    * What is not finished by then is taken over by others: nothing is lost.
    * @param timeoutMs defaults to 10 000.
    */
-  async close({ timeoutMs = 10_000 }: { readonly timeoutMs?: number } = {}): Promise<void> {
+  async close(options: { readonly timeoutMs?: number } = {}): Promise<void> {
+    checkClose({ options });
+    const { timeoutMs = 10_000 } = options;
     if (this.#closing.signal.aborted) return;
     const { driver, worker, wakeups, database } = this.#parts;
     const closed = { remedy: "Open it again with countersign()." };
@@ -272,16 +288,5 @@ export class Countersign implements AsyncDisposable {
     const thread = await loadThread(this.#open.database, threadId);
     if (thread === undefined) throw unknownThread(threadId);
     return thread;
-  }
-}
-
-/** Does what is due now, round by round, until a round finds nothing, or the signal aborts. */
-async function workUntilIdle(
-  { driver, worker, sweeper }: Pick<Parts, "driver" | "worker" | "sweeper">,
-  signal: AbortSignal,
-): Promise<void> {
-  while (!signal.aborted) {
-    const done = (await sweeper.tick()) + (await driver.tick()) + (await worker.tick());
-    if (done === 0) return;
   }
 }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { checker, principal, prose, reasonCode, toLine } from "../arguments.ts";
 import type { AnyCommitment } from "../commitment.ts";
 import type { Database, Queryable } from "../database/client.ts";
 import {
@@ -13,10 +14,11 @@ import { loadIntent } from "../database/intents.ts";
 import { translateRefusal } from "../database/refusals.ts";
 import { type DecisionInput, decide, type Principal, type Verdict } from "../decision.ts";
 import { digestOf } from "../digest.ts";
-import { DecisionError, IntentError, OptionError } from "../errors.ts";
+import { DecisionError, IntentError } from "../errors.ts";
 import { type ExecutionIntent, hasEnded, isIntentId } from "../intent.ts";
 import { type Json, toJson } from "../json.ts";
 import { type Requirement, requirementOf, strengthen } from "../policy.ts";
+import { parseWith } from "../schema.ts";
 
 /** Who approves or edits, and what they saw. */
 export interface ApproveOptions {
@@ -38,6 +40,7 @@ export interface RejectOptions extends Omit<ApproveOptions, "digest"> {
 export interface DecideContext {
   readonly database: Database;
   readonly commitments: ReadonlyMap<string, AnyCommitment>;
+  readonly maxPayloadBytes: number;
 }
 
 interface DecisionRequest {
@@ -48,12 +51,24 @@ interface DecisionRequest {
   readonly amendment?: Json;
 }
 
+const check = checker("A decision", {
+  options: z.strictObject({
+    by: principal,
+    // Whether it is the right one, or may be left out, is for decide() to say.
+    digest: z.string().optional(),
+    reason: prose.optional(),
+    reasonCode: reasonCode.optional(),
+  }),
+});
+
 /**
  * Records one decision and what follows from it, in one transaction: the decision, the intent's move,
  * its audit row, the end of its siblings after a rejection, and the notifications.
  */
 export async function recordDecision(context: DecideContext, request: DecisionRequest): Promise<ExecutionIntent> {
-  assertPrincipal(request);
+  const { intentId, options } = request;
+  if (!isIntentId(intentId)) throw notFound(intentId);
+  check({ options });
   try {
     // failpoint: decision.before
     const decided = await context.database.transaction((tx) => decideIn(tx, context, request));
@@ -127,7 +142,11 @@ type Edited = NonNullable<DecidedIntent["edited"]>;
 function amend(context: DecideContext, intent: ExecutionIntent, { amendment }: DecisionRequest): Edited {
   const candidate = isObject(intent.payload) && isObject(amendment) ? { ...intent.payload, ...amendment } : amendment;
   if (intent.kind === "decision") {
-    const payload = toJson(validate(intent, decisionSchema(intent), candidate), "The edited payload");
+    const payload = toJson(
+      validate(intent, decisionSchema(intent), candidate),
+      "The edited payload",
+      context.maxPayloadBytes,
+    );
     return { ...intent, payload, digest: digestOf({ ...intent, payload }), summary: intent.payloadSummary };
   }
   const commitment = context.commitments.get(intent.workflowKey);
@@ -142,7 +161,7 @@ function amend(context: DecideContext, intent: ExecutionIntent, { amendment }: D
     );
   }
   const parsed = validate(intent, commitment.input, candidate);
-  const payload = toJson(parsed, "The edited payload");
+  const payload = toJson(parsed, "The edited payload", context.maxPayloadBytes);
   return {
     payload,
     digest: digestOf({ commitment: intent.commitment, version: intent.version, payload }),
@@ -173,47 +192,22 @@ function decisionSchema(intent: ExecutionIntent): z.ZodType {
 }
 
 function validate(intent: ExecutionIntent, schema: z.ZodType, candidate: unknown): unknown {
-  const result = schema.safeParse(candidate);
-  if (result.success) return result.data;
+  const result = parseWith(schema, candidate);
+  if (result.fits) return result.value;
   throw new DecisionError("EDIT_INVALID", "The edited payload does not fit the schema", {
     facts: {
       intentId: intent.id,
       commitment: intent.workflowKey,
-      paths: result.error.issues.map((issue) => issue.path.join(".") || "$").join(", "),
+      paths: result.paths,
     },
     remedy: "Nothing changed. Correct the edit.",
   });
 }
 
-function assertPrincipal({ intentId, options }: DecisionRequest): void {
-  const by = options?.by as Partial<Principal> | undefined;
-  const valid =
-    typeof by?.id === "string" &&
-    by.id !== "" &&
-    Array.isArray(by.roles) &&
-    by.roles.every((role) => typeof role === "string");
-  // Rule 9: where the principal cannot be established, the answer is no.
-  if (!valid) {
-    throw new OptionError("A decision needs to say who decides", {
-      facts: { intentId: String(intentId) },
-      remedy: "Pass by: { id, roles: [...] } of the person whom your application has authenticated.",
-    });
-  }
-  // It goes into the audit trail as it is: a code, never a sentence.
-  if (options.reasonCode !== undefined && !/^[A-Za-z0-9_.-]{1,64}$/.test(options.reasonCode)) {
-    throw new OptionError("The reasonCode of a decision is not a code", {
-      facts: { intentId: String(intentId) },
-      remedy: "Use letters, digits, dots, hyphens and underscores, at most 64; free text goes into `reason`.",
-    });
-  }
-  if (isIntentId(intentId)) return;
-  throw notFound(String(intentId));
-}
-
 /** @internal */
-export function notFound(intentId: string): IntentError {
+export function notFound(asked: unknown): IntentError {
   return new IntentError("INTENT_NOT_FOUND", "There is no such intent", {
-    facts: { intentId },
+    facts: { intentId: typeof asked === "string" ? toLine(asked) : `a ${typeof asked}` },
     remedy: "Take ids from pending() or intents(threadId).",
   });
 }

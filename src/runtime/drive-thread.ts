@@ -31,6 +31,7 @@ export interface DriveThreadInput {
   /** Leased by this process. */
   readonly thread: ThreadRow;
   readonly ownerOf: (commitment: AnyCommitment) => string;
+  readonly maxPayloadBytes: number;
   readonly extras: RunExtras;
   /** Aborted when the lease is lost or the process closes. */
   readonly signal: AbortSignal;
@@ -58,6 +59,7 @@ export async function driveThread(input: DriveThreadInput): Promise<DriveResult>
     leaseToken: thread.lease_token,
     proposedBy: thread.proposed_by,
     traceId: thread.trace_id,
+    maxPayloadBytes: input.maxPayloadBytes,
     outcomes: thread.begun === false ? [] : await loadThreadIntents(database, thread.thread_id),
     ownerOf: input.ownerOf,
   });

@@ -17,6 +17,7 @@ export interface DriverInput {
   readonly leaseMs: number;
   readonly pollIntervalMs: number;
   readonly maxConcurrentDrives: number;
+  readonly maxPayloadBytes: number;
   readonly onError: (error: unknown) => void;
 }
 
@@ -88,7 +89,7 @@ export class Driver {
 
   /** Drives a thread that this process holds the lease of. */
   drive(thread: ThreadRow, extras: RunExtras = {}): Promise<DriveResult> {
-    const { database, registry, serializer, ownerOf, onError } = this.#input;
+    const { database, registry, serializer, ownerOf, maxPayloadBytes, onError } = this.#input;
     const abort = new AbortController();
     const registered = registry.graph(thread.graph, thread.graph_version);
     const done = driveThread({
@@ -97,6 +98,7 @@ export class Driver {
       registered,
       thread,
       ownerOf,
+      maxPayloadBytes,
       extras,
       onError,
       signal: abort.signal,

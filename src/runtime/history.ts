@@ -1,4 +1,6 @@
+import { z } from "zod";
 import type { CountersignSaver } from "../../checkpointers/saver.ts";
+import { anything, checker, text } from "../arguments.ts";
 import { appendAuditNotes } from "../database/audit-log.ts";
 import type { Database } from "../database/client.ts";
 import { lockThreadIntents } from "../database/compensation.ts";
@@ -40,6 +42,16 @@ export interface ForkOptions {
   readonly by?: string;
 }
 
+const checkThread = checker("A thread's history", { threadId: text });
+const checkFork = checker("fork()", {
+  options: z.strictObject({
+    checkpointId: text,
+    values: anything,
+    asNode: text.optional(),
+    by: text.optional(),
+  }),
+});
+
 /** The state of a thread now. @throws ThreadError `THREAD_NOT_FOUND` */
 export async function stateOf(context: HistoryContext, threadId: string): Promise<ThreadSnapshot> {
   const { compiled } = await registeredFor(context, threadId);
@@ -60,6 +72,7 @@ export async function* historyOf(context: HistoryContext, threadId: string): Asy
  * @throws ThreadError `THREAD_STATE` while the thread is driven or an effect of it is under way.
  */
 export async function forkThread(context: HistoryContext, threadId: string, options: ForkOptions): Promise<void> {
+  checkFork({ options });
   const { compiled, graph } = await registeredFor(context, threadId);
   const at = { thread_id: threadId, checkpoint_ns: "", checkpoint_id: options.checkpointId };
   if ((await context.saver.getTuple({ configurable: at })) === undefined) {
@@ -75,6 +88,7 @@ export async function forkThread(context: HistoryContext, threadId: string, opti
     leaseToken: thread.lease_token,
     proposedBy: thread.proposed_by,
     traceId: thread.trace_id,
+    maxPayloadBytes: 0,
     outcomes: [],
     ownerOf: () => "",
   });
@@ -124,6 +138,7 @@ async function abandonOpenIntents(database: Database, threadId: string, by: stri
 }
 
 async function registeredFor({ database, registry }: HistoryContext, threadId: string) {
+  checkThread({ threadId });
   const thread = await loadThread(database, threadId);
   if (thread === undefined) throw unknownThread(threadId);
   return registry.graph(thread.graph, thread.graph_version);

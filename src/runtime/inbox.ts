@@ -1,7 +1,8 @@
+import { z } from "zod";
+import { checker, text } from "../arguments.ts";
 import type { Database } from "../database/client.ts";
 import { loadInbox } from "../database/inbox.ts";
-import { OptionError } from "../errors.ts";
-import type { ExecutionIntent } from "../intent.ts";
+import { type ExecutionIntent, isIntentId } from "../intent.ts";
 
 /** Which requests `pending()` lists. All given conditions must hold. */
 export interface PendingFilter {
@@ -19,14 +20,21 @@ export interface PendingFilter {
   readonly limit?: number;
 }
 
-/** A page of the inbox. @throws OptionError for a limit that makes no sense. */
+const check = checker("pending()", {
+  filter: z.strictObject({
+    tenant: text.optional(),
+    threadId: text.optional(),
+    commitment: text.optional(),
+    role: text.optional(),
+    principalId: text.optional(),
+    after: z.looseObject({ id: z.custom(isIntentId, "Pass the last intent of the page before") }).optional(),
+    limit: z.int().min(1).max(500).optional(),
+  }),
+});
+
+/** A page of the inbox. @throws OptionError for a filter that makes no sense. */
 export async function pendingRequests(database: Database, filter: PendingFilter): Promise<ExecutionIntent[]> {
+  check({ filter });
   const { limit = 100 } = filter;
-  if (!Number.isInteger(limit) || limit < 1 || limit > 500) {
-    throw new OptionError("pending() got a limit that makes no sense", {
-      facts: { limit: String(limit) },
-      remedy: "Give a whole number from 1 to 500, and page with `after`.",
-    });
-  }
   return loadInbox(database, { ...filter, limit });
 }

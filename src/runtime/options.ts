@@ -1,11 +1,14 @@
 import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import type pg from "pg";
+import { z } from "zod";
+import { checker, text } from "../arguments.ts";
 import type { DurableBackend } from "../backend.ts";
 import type { Database, DatabaseSource } from "../database/client.ts";
 import { assertSchemaName, DEFAULT_SCHEMA } from "../database/migrate.ts";
 import { postgresDatabase } from "../database/postgres.ts";
 import { OptionError } from "../errors.ts";
 import type { AnyGraph } from "../graph.ts";
+import { DEFAULT_MAX_PAYLOAD_BYTES } from "../json.ts";
 
 /** What `countersign()` takes. */
 export interface CountersignOptions {
@@ -25,6 +28,11 @@ export interface CountersignOptions {
   readonly pollIntervalMs?: number;
   /** Threads that this process drives at once. Defaults to 16. */
   readonly maxConcurrentDrives?: number;
+  /**
+   * The largest payload, evidence, edit, output, receipt or event, each measured as canonical JSON. Rows of
+   * this size are read with every drive, list and claim: raise it with care. Bytes, defaults to 1 MiB.
+   */
+  readonly maxPayloadBytes?: number;
   /** LangGraph's long-term store, handed to each graph when it is compiled. */
   readonly store?: BaseStore;
   /** Gets what no caller can be told of: a lost connection, a lease that moved on, a diverging node. Defaults to a line on stderr. */
@@ -38,55 +46,42 @@ export interface Settings {
   readonly leaseMs: number;
   readonly pollIntervalMs: number;
   readonly maxConcurrentDrives: number;
+  readonly maxPayloadBytes: number;
   readonly onError: (error: unknown) => void;
 }
 
-const KNOWN = [
-  "database",
-  "graphs",
-  "backend",
-  "schema",
-  "prepare",
-  "leaseMs",
-  "pollIntervalMs",
-  "maxConcurrentDrives",
-  "store",
-  "onError",
-] as const satisfies readonly (keyof CountersignOptions)[];
+const whole = (least: number, most: number): z.ZodType<number | undefined> => z.int().min(least).max(most).optional();
+const callable = (value: unknown): boolean => typeof value === "function";
+const DAY_MS = 24 * 3_600_000;
+
+const checkOptions = checker("countersign()", {
+  database: z.union([z.string().min(1), z.looseObject({})]),
+  graphs: z.array(z.looseObject({ name: text, version: z.int(), source: z.unknown() })),
+  backend: z.looseObject({ name: text, open: z.custom(callable, "Pass backend: postgres()") }),
+  schema: z.string().optional(),
+  prepare: z.boolean().optional(),
+  leaseMs: whole(100, DAY_MS),
+  pollIntervalMs: whole(10, DAY_MS),
+  maxConcurrentDrives: whole(1, 100_000),
+  // Postgres takes jsonb up to 256 MiB, and a batch is one statement.
+  maxPayloadBytes: whole(1, 64 * 1024 * 1024),
+  store: z.looseObject({}).optional(),
+  onError: z.custom(callable, "Pass a function").optional(),
+} satisfies Record<keyof CountersignOptions, z.ZodType>);
 
 /** @throws OptionError for an unknown option or one that makes no sense, before anything is opened. */
 export function settingsOf(options: CountersignOptions): Settings {
-  for (const key of Object.keys(options)) {
-    if ((KNOWN as readonly string[]).includes(key)) continue;
-    throw new OptionError(`countersign() does not know the option '${key}'`, {
-      remedy: `It knows ${KNOWN.join(", ")}.`,
-    });
-  }
-  if (!Array.isArray(options.graphs))
-    throw new OptionError("countersign() got no graphs", { remedy: "Pass graphs: [ … ]." });
-  if (typeof options.backend?.open !== "function") {
-    throw new OptionError("countersign() got no backend", {
-      remedy: 'Pass backend: postgres(), from "countersign/postgres".',
-    });
-  }
+  checkOptions(options as unknown as Record<string, unknown>);
   return {
     schema: assertSchemaName(options.schema ?? DEFAULT_SCHEMA),
     prepare: options.prepare ?? true,
-    leaseMs: whole(options.leaseMs, 30_000, "leaseMs", 100),
-    pollIntervalMs: whole(options.pollIntervalMs, 1_000, "pollIntervalMs", 10),
-    maxConcurrentDrives: whole(options.maxConcurrentDrives, 16, "maxConcurrentDrives", 1),
+    leaseMs: options.leaseMs ?? 30_000,
+    pollIntervalMs: options.pollIntervalMs ?? 1_000,
+    maxConcurrentDrives: options.maxConcurrentDrives ?? 16,
+    maxPayloadBytes: options.maxPayloadBytes ?? DEFAULT_MAX_PAYLOAD_BYTES,
     onError:
       options.onError ?? ((error) => console.error("countersign:", error instanceof Error ? error.message : error)),
   };
-}
-
-function whole(value: number | undefined, otherwise: number, option: string, least: number): number {
-  if (value === undefined) return otherwise;
-  if (Number.isInteger(value) && value >= least && value <= 24 * 3_600_000) return value;
-  throw new OptionError(`countersign() got a ${option} that makes no sense`, {
-    facts: { [option]: String(value) },
-    remedy: `Give a whole number from ${least} to ${24 * 3_600_000}.`,
-  });
 }
 
 export async function openDatabase(

@@ -1,15 +1,19 @@
+import { z } from "zod";
+import { anything, checker, principal, prose, reasonCode, text } from "../arguments.ts";
 import type { AnyCommitment } from "../commitment.ts";
 import type { Database } from "../database/client.ts";
 import { lockThreadIntents } from "../database/compensation.ts";
 import { cancelIntents, lockWithGroup } from "../database/decisions.ts";
 import { type ExternalActor, endFromOutside, replayIntent, requestCancel } from "../database/external.ts";
 import { loadIntent, loadIntentByExternalRef } from "../database/intents.ts";
+import { translateRefusal } from "../database/refusals.ts";
 import { insertEvent, matchEvents } from "../database/sweep.ts";
 import { cancelThread, loadThread } from "../database/threads.ts";
 import type { Principal } from "../decision.ts";
 import { HandlerError, IntentError, ThreadError } from "../errors.ts";
 import { type ExecutionIntent, hasEnded, isIntentId } from "../intent.ts";
 import { type Json, toJson } from "../json.ts";
+import { parseWith } from "../schema.ts";
 import { notFound } from "./decide.ts";
 import { unknownThread } from "./timeline.ts";
 
@@ -37,8 +41,35 @@ export interface FailOptions {
 export interface OutsideContext {
   readonly database: Database;
   readonly commitments: ReadonlyMap<string, AnyCommitment>;
+  readonly maxPayloadBytes: number;
   /** Lets the worker of this process let go of an intent that was ended here. */
   readonly released: (intent: ExecutionIntent) => void;
+}
+
+const ref = z.union([
+  z.looseObject({ intentId: z.string() }),
+  z.looseObject({ commitment: z.looseObject({ name: z.string() }), externalRef: text }),
+]);
+const checkComplete = checker("complete()", {
+  ref,
+  options: z.strictObject({ output: anything, receipt: anything, by: principal.optional() }),
+});
+const checkFail = checker("fail()", {
+  ref,
+  options: z.strictObject({ reason: prose, reasonCode: reasonCode.optional(), by: principal.optional() }),
+});
+const byPerson = { options: z.strictObject({ by: principal }) };
+const checkCancelIntent = checker("cancelIntent()", byPerson);
+const checkReplay = checker("replay()", byPerson);
+const checkCancel = checker("cancel()", { threadId: text, ...byPerson });
+const checkEvent = checker("sendEvent()", {
+  threadId: text,
+  event: z.looseObject({ name: text, eventId: text, payload: anything }),
+});
+
+/** Who does it, for the audit trail. */
+export interface ByPerson {
+  readonly by: Principal;
 }
 
 /**
@@ -46,31 +77,36 @@ export interface OutsideContext {
  * succeeded already stays as it is.
  */
 export async function completeEffect(context: OutsideContext, ref: EffectRef, options: CompleteOptions): Promise<void> {
+  checkComplete({ ref, options });
   const intent = await find(context, ref);
   const commitment = context.commitments.get(intent.workflowKey);
+  const { maxPayloadBytes } = context;
   const output =
-    commitment === undefined ? toJson(options.output, "The output") : parseOutput(commitment, options.output);
+    commitment === undefined
+      ? toJson(options.output, "The output", maxPayloadBytes)
+      : parseOutput(commitment, options.output, maxPayloadBytes);
   await end(context, intent, options.by, "completed", {
     status: "succeeded",
     output,
-    receipt: options.receipt === undefined ? null : toJson(options.receipt, "The receipt"),
+    receipt: options.receipt === undefined ? null : toJson(options.receipt, "The receipt", maxPayloadBytes),
   });
 }
 
 /** Ends an effect as failed, by word from outside. */
 export async function failEffect(context: OutsideContext, ref: EffectRef, options: FailOptions): Promise<void> {
+  checkFail({ ref, options });
   const intent = await find(context, ref);
   const error = { code: "PROVIDER_FAILED", message: options.reason };
   await end(context, intent, options.by, options.reasonCode ?? "failed", { status: "failed", error });
 }
 
-function parseOutput(commitment: AnyCommitment, output: unknown): Json {
-  const result = commitment.output.safeParse(output);
-  if (result.success) return toJson(result.data ?? null, `The output of '${commitment.workflowKey}'`);
+function parseOutput(commitment: AnyCommitment, output: unknown, maxBytes: number): Json {
+  const result = parseWith(commitment.output, output);
+  if (result.fits) return toJson(result.value ?? null, `The output of '${commitment.workflowKey}'`, maxBytes);
   throw new HandlerError("OUTPUT_INVALID", "The output does not fit the commitment's schema", {
     facts: {
       commitment: commitment.workflowKey,
-      paths: result.error.issues.map((issue) => issue.path.join(".") || "$").join(", "),
+      paths: result.paths,
     },
     remedy: "Nothing changed. Pass what its output schema describes.",
   });
@@ -116,9 +152,11 @@ async function end(
 }
 
 /** Gives up one intent: at once if it has not started, by its signal if it runs. */
-export async function cancelIntent(context: OutsideContext, intentId: string, by: Principal): Promise<void> {
+export async function cancelIntent(context: OutsideContext, intentId: string, options: ByPerson): Promise<void> {
+  checkCancelIntent({ options });
+  const { by } = options;
   const { database } = context;
-  if (!isIntentId(intentId)) throw notFound(String(intentId));
+  if (!isIntentId(intentId)) throw notFound(intentId);
   const cancelled = await database.transaction(async (tx) => {
     const group = await lockWithGroup(tx, intentId);
     if (group.length === 0) throw notFound(intentId);
@@ -152,7 +190,9 @@ function undoing(intentId: string): IntentError {
 }
 
 /** Ends a thread: nothing more of it is recorded or started. What runs is asked to stop. */
-export async function cancelThreadById(context: OutsideContext, threadId: string, by: Principal): Promise<void> {
+export async function cancelThreadById(context: OutsideContext, threadId: string, options: ByPerson): Promise<void> {
+  checkCancel({ threadId, options });
+  const { by } = options;
   const running = await context.database.transaction(async (tx) => {
     const intents = await lockThreadIntents(tx, threadId);
     // What is being undone is undone to its end.
@@ -179,12 +219,17 @@ async function notCancellable({ database }: OutsideContext, threadId: string): P
 }
 
 /** Runs a dead letter again. The graph that was told `failed` is not told again. */
-export async function replay(context: OutsideContext, intentId: string, by: Principal): Promise<ExecutionIntent> {
-  if (!isIntentId(intentId)) throw notFound(String(intentId));
+export async function replay(context: OutsideContext, intentId: string, options: ByPerson): Promise<ExecutionIntent> {
+  checkReplay({ options });
+  const { by } = options;
+  if (!isIntentId(intentId)) throw notFound(intentId);
   const failed = await loadIntent(context.database, intentId);
   const timeoutMs = context.commitments.get(failed?.workflowKey ?? "")?.decisionTimeoutMs ?? TWO_DAYS_MS;
   const actor: ExternalActor = { type: "human", id: by.id };
-  const replayed = await replayIntent(context.database, { intentId, by: actor, decisionTimeoutMs: timeoutMs });
+  const asked = { intentId, by: actor, decisionTimeoutMs: timeoutMs };
+  const replayed = await replayIntent(context.database, asked).catch((error: unknown) => {
+    throw translateRefusal(error);
+  });
   const intent = await loadIntent(context.database, intentId);
   if (intent === undefined) throw notFound(intentId);
   if (replayed) return intent;
@@ -206,7 +251,8 @@ export interface EventInput {
 
 /** Sends an event to a thread. It is kept if nothing waits for it yet. @returns false when it came before. */
 export async function sendEvent(context: OutsideContext, threadId: string, event: EventInput): Promise<boolean> {
-  const payload = toJson(event.payload ?? null, `The payload of the event '${event.name}'`);
+  checkEvent({ threadId, event });
+  const payload = toJson(event.payload ?? null, `The payload of the event '${event.name}'`, context.maxPayloadBytes);
   if ((await loadThread(context.database, threadId)) === undefined) throw unknownThread(threadId);
   return context.database.transaction(async (tx) => {
     const fresh = await insertEvent(tx, { threadId, name: event.name, eventId: event.eventId, payload });

@@ -1,8 +1,10 @@
 import { randomUUID } from "node:crypto";
+import { z } from "zod";
+import { anything, checker, signal, text } from "../arguments.ts";
 import type { Database } from "../database/client.ts";
 import { loadInbox } from "../database/inbox.ts";
 import { insertThread, loadThread, type ThreadRow, type ThreadStatus } from "../database/threads.ts";
-import { OptionError, ThreadError } from "../errors.ts";
+import { ThreadError } from "../errors.ts";
 import type { AnyGraph } from "../graph.ts";
 import type { ExecutionIntent } from "../intent.ts";
 import type { RunExtras, Serializer } from "./drive-thread.ts";
@@ -60,6 +62,37 @@ export interface StartContext {
   readonly leaseMs: number;
 }
 
+const isManager = (value: unknown): boolean => typeof (value as { copy?: unknown } | null)?.copy === "function";
+const declared = z.looseObject({
+  name: z.string(),
+  version: z.int(),
+  durability: z.enum(["exit", "async", "durable"]),
+});
+const streamOptions = {
+  streamMode: z.union([text, z.array(text).min(1)]).optional(),
+  subgraphs: z.boolean().optional(),
+};
+const checkStart = checker("start()", {
+  graph: declared,
+  options: z.strictObject({
+    ...streamOptions,
+    threadId: text.optional(),
+    correlationId: text.optional(),
+    tenant: text.optional(),
+    proposedBy: text.optional(),
+    traceparent: text.optional(),
+    context: anything,
+    recursionLimit: z.int().min(1).max(1_000_000).optional(),
+    // A list, or one of LangChain's managers.
+    callbacks: z.union([z.array(z.unknown()), z.custom(isManager)]).optional(),
+    signal: signal.optional(),
+  }),
+});
+const checkStream = checker("stream()", {
+  subject: z.union([text, z.strictObject({ graph: declared, input: anything })]),
+  options: z.looseObject({ ...streamOptions, streamMode: streamOptions.streamMode.nonoptional() }),
+});
+
 export async function startThread(
   context: StartContext,
   graph: AnyGraph,
@@ -67,13 +100,8 @@ export async function startThread(
   options: StartOptions,
   stream?: StreamSink,
 ): Promise<Run> {
+  checkStart({ graph, options });
   const threadId = options.threadId ?? randomUUID();
-  assertText({
-    threadId,
-    correlationId: options.correlationId,
-    tenant: options.tenant,
-    proposedBy: options.proposedBy,
-  });
   options.signal?.throwIfAborted();
   const extras: RunExtras = {
     ...(options.callbacks === undefined ? {} : { callbacks: options.callbacks }),
@@ -145,6 +173,7 @@ export async function* streamThread(
   subject: string | { readonly graph: AnyGraph; readonly input: unknown },
   options: StartOptions & StreamOptions,
 ): AsyncGenerator<unknown, Run> {
+  checkStream({ subject, options });
   const { streamMode, subgraphs = false } = options;
   const modes = typeof streamMode === "string" ? [streamMode] : streamMode;
   const chunks: unknown[] = [];
@@ -192,21 +221,4 @@ export async function runOf({ database, serializer }: StartContext, threadId: st
     error: thread.error,
     persistLagMs: thread.persist_lag_ms,
   };
-}
-
-function assertText(fields: Readonly<Record<string, string | undefined>>): void {
-  for (const [name, value] of Object.entries(fields)) {
-    if (value === undefined) continue;
-    if (
-      typeof value === "string" &&
-      value !== "" &&
-      value.length <= 500 &&
-      value.isWellFormed() &&
-      !value.includes("\u0000")
-    )
-      continue;
-    throw new OptionError(`start() got a ${name} that makes no sense`, {
-      remedy: "Give a text of 1 to 500 characters, without NUL.",
-    });
-  }
 }

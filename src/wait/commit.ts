@@ -1,3 +1,5 @@
+import { z } from "zod";
+import { anything, approvers, checker } from "../arguments.ts";
 import type { AnyCommitment, Commitment } from "../commitment.ts";
 import { digestOf } from "../digest.ts";
 import type { Drive } from "../drive.ts";
@@ -6,7 +8,8 @@ import { type ExecutionIntent, type IntentProposal, intentIdOf } from "../intent
 import { toJson } from "../json.ts";
 import { type Outcome, outcomeOf } from "../outcome.ts";
 import { type Requirement, requirementOf, strengthen } from "../policy.ts";
-import { type ProposeOptions, propose, type WaitingTask, waitingTask } from "./propose.ts";
+import { parseWith } from "../schema.ts";
+import { type ProposeOptions, propose, proposeOptions, type WaitingTask, waitingTask } from "./propose.ts";
 import { type Asked, askFor, recordWithoutWaiting, waitFor } from "./wait-for.ts";
 
 export interface CommitOptions extends ProposeOptions {
@@ -23,6 +26,16 @@ export interface Recorded {
   readonly status: "recorded";
   readonly intentId: string;
 }
+
+const commitment = z.looseObject({ workflowKey: z.string(), handlers: z.looseObject({}) });
+const commitOptions = { ...proposeOptions, evidence: anything, approvers: approvers.optional() };
+const checkCommit = checker("commit()", {
+  commitment,
+  options: z.strictObject({ ...commitOptions, wait: z.boolean().optional() }),
+});
+const checkCommitAll = checker("commitAll()", {
+  requests: z.array(z.strictObject({ ...commitOptions, commitment, input: anything })),
+});
 
 /**
  * Proposes an external commitment and waits for its outcome. The intent is recorded in the same
@@ -53,9 +66,10 @@ export function commit<Input, Output>(
   input: Input,
   options: CommitOptions = {},
 ): Promise<Outcome<Input, Output> | Recorded> {
-  if (options.wait === false) return record(commitment, input, options);
+  if (options?.wait === false) return record(commitment, input, options);
   return askFor(
     () => {
+      checkCommit({ commitment, options });
       const at = waitingTask("commit()");
       return { at, ...proposeEffect(at, commitment, input, options, null) };
     },
@@ -68,6 +82,7 @@ async function record<Input, Output>(
   input: Input,
   options: CommitOptions,
 ): Promise<Recorded> {
+  checkCommit({ commitment, options });
   const at = waitingTask("commit()");
   const { proposal, recorded } = proposeEffect(at, commitment, input, options, null);
   if (recorded === undefined) recordWithoutWaiting(at, { ...proposal, waits: false });
@@ -96,6 +111,7 @@ export function commitAll<Commitments extends readonly AnyCommitment[]>(
 }> {
   let asked: Asked[];
   try {
+    checkCommitAll({ requests });
     const at = waitingTask("commitAll()");
     const groupId = intentIdOf({ ...at.task, key: `group:${at.attempt.nextPlace("group")}` });
     // All are checked before any is asked for: one bad input records nothing of the others.
@@ -120,8 +136,9 @@ function proposeEffect<Input, Output>(
 ): { readonly proposal: IntentProposal; readonly recorded: ExecutionIntent | undefined } {
   assertDeclared(at.drive, commitment);
   const { name, version, classes } = commitment;
+  const { maxPayloadBytes } = at.drive;
   const parsed = parseInput(commitment, input);
-  const payload = toJson(parsed, `The input of '${name}'`);
+  const payload = toJson(parsed, `The input of '${name}'`, maxPayloadBytes);
   const requirement = strengthen(requirementOf(classes, commitment.approvers(parsed)), options.approvers);
   const observed = ["observer_agent", "recommender_agent"].includes(at.drive.graph.actorType);
   const minApprovers = observed ? Math.max(1, requirement.minApprovers) : requirement.minApprovers;
@@ -137,7 +154,8 @@ function proposeEffect<Input, Output>(
       payloadSummary: commitment.summary(parsed),
       digest: digestOf({ commitment: name, version, payload }),
       editSchema: null,
-      evidence: options.evidence === undefined ? null : toJson(options.evidence, `The evidence of '${name}'`),
+      evidence:
+        options.evidence === undefined ? null : toJson(options.evidence, `The evidence of '${name}'`, maxPayloadBytes),
       requirement: { ...requirement, minApprovers },
       status: minApprovers > 0 ? "awaiting_decision" : "runnable",
       semantics: commitment.semantics,
@@ -170,10 +188,10 @@ function assertDeclared(drive: Drive, commitment: AnyCommitment): void {
 }
 
 function parseInput<Input>(commitment: Commitment<Input, unknown>, input: Input): Input {
-  const result = commitment.input.safeParse(input);
-  if (result.success) return result.data;
+  const result = parseWith(commitment.input, input);
+  if (result.fits) return result.value;
   throw new InputError(`The input does not fit the commitment '${commitment.workflowKey}'`, {
-    facts: { paths: result.error.issues.map((issue) => issue.path.join(".") || "$").join(", ") },
+    facts: { paths: result.paths },
     remedy: "Pass what its input schema describes.",
   });
 }

@@ -1,12 +1,16 @@
+import { z } from "zod";
+import { checker } from "../arguments.ts";
 import { toJson } from "../json.ts";
 import type { CompensationOutcome } from "../outcome.ts";
-import { internalWait, type ProposeOptions, propose, waitingTask } from "./propose.ts";
+import { internalWait, keyOption, type ProposeOptions, propose, waitingTask } from "./propose.ts";
 import { askFor } from "./wait-for.ts";
 
 export interface CompensateOptions extends Pick<ProposeOptions, "key"> {
   /** Why; each `compensate` handler gets it. Without S2 or S3 data. */
   readonly reason: string;
 }
+
+const check = checker("compensate()", { options: z.strictObject({ ...keyOption, reason: z.string() }) });
 
 /**
  * Undoes what this thread did so far: every effect that succeeded and can be compensated, in
@@ -17,6 +21,7 @@ export interface CompensateOptions extends Pick<ProposeOptions, "key"> {
 export function compensate(options: CompensateOptions): Promise<CompensationOutcome> {
   return askFor<CompensationOutcome>(
     () => {
+      check({ options });
       const at = waitingTask("compensate()");
       const body = {
         ...internalWait({ kind: "compensation", name: "countersign.compensation" }),

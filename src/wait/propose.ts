@@ -1,3 +1,5 @@
+import { z } from "zod";
+import { text } from "../arguments.ts";
 import { Drive, type TaskAttempt } from "../drive.ts";
 import { BoundaryError, NonDeterminismError, OptionError } from "../errors.ts";
 import { type ExecutionIntent, type IntentProposal, intentIdOf, workflowKeyOf } from "../intent.ts";
@@ -31,6 +33,13 @@ export interface ProposeOptions {
   /** What to do when a re-run proposes another payload than the recorded one. Defaults to "warn". */
   readonly onDivergence?: "warn" | "error" | undefined;
 }
+
+/** How {@link ProposeOptions} are checked. */
+export const keyOption: { readonly key: z.ZodType } = { key: text.optional() };
+export const proposeOptions: { readonly key: z.ZodType; readonly onDivergence: z.ZodType } = {
+  ...keyOption,
+  onDivergence: z.enum(["warn", "error"]).optional(),
+};
 
 /**
  * Where the caller stands, or a refusal that says what to do instead (design §6).

@@ -1,12 +1,14 @@
 import { z } from "zod";
+import { anything, approvers, checker, durationMs, text } from "../arguments.ts";
 import { digestOf } from "../digest.ts";
-import { InputError } from "../errors.ts";
+import { InputError, OptionError } from "../errors.ts";
 import type { ExecutionIntent } from "../intent.ts";
 import { type Json, toJson } from "../json.ts";
 import type { DecisionOutcome } from "../outcome.ts";
 import type { ApprovalClass, Classes, Requirement, SensitivityClass } from "../policy.ts";
 import { requirementOf } from "../policy.ts";
-import { type ProposeOptions, propose, waitingTask } from "./propose.ts";
+import { parseWith } from "../schema.ts";
+import { type ProposeOptions, propose, proposeOptions, waitingTask } from "./propose.ts";
 import { type Asked, askFor } from "./wait-for.ts";
 
 const TWO_DAYS_MS = 48 * 3_600_000;
@@ -30,15 +32,34 @@ export interface DecisionRequest<Payload> extends ProposeOptions {
   readonly timeoutMs?: number;
 }
 
+const check = checker("requestDecision()", {
+  request: z.strictObject({
+    ...proposeOptions,
+    name: text,
+    payload: anything,
+    schema: z.looseObject({ safeParse: anything }).optional(),
+    approvalClass: z.enum(["A1", "A2", "A3"]).optional(),
+    sensitivityClass: z.enum(["S0", "S1", "S2", "S3"]).optional(),
+    approvers: approvers.optional(),
+    evidence: anything,
+    summary: text.optional(),
+    timeoutMs: durationMs.optional(),
+  }),
+});
+
 /**
  * Asks people to decide on something that is no external effect, and waits for them.
  * The answer is a value; `payload` in it is what was approved, edited maybe.
  * @throws InputError when the payload does not fit the schema or is not plain JSON.
+ * @throws OptionError when the schema says something that JSON Schema, in which it is recorded, cannot say.
  * @throws BoundaryError outside a durable graph.
  */
 export function requestDecision<Payload>(request: DecisionRequest<Payload>): Promise<DecisionOutcome<Payload>> {
   return askFor(
-    () => askDecision(request),
+    () => {
+      check({ request });
+      return askDecision(request);
+    },
     (intent) => {
       // JSON Schema cannot say all that a zod schema can: an edit is checked by the schema itself before the node goes on.
       parse({ ...request, payload: intent.payload as Payload });
@@ -50,7 +71,8 @@ export function requestDecision<Payload>(request: DecisionRequest<Payload>): Pro
 function askDecision<Payload>(request: DecisionRequest<Payload>): Asked {
   const at = waitingTask("requestDecision()");
   const { name, schema, approvalClass = "A1" } = request;
-  const payload = toJson(parse(request), `The payload of the decision '${name}'`);
+  const { maxPayloadBytes } = at.drive;
+  const payload = toJson(parse(request), `The payload of the decision '${name}'`, maxPayloadBytes);
   const classes: Classes = {
     sideEffectClass: "none",
     approvalClass,
@@ -68,8 +90,9 @@ function askDecision<Payload>(request: DecisionRequest<Payload>): Asked {
       payload,
       payloadSummary: request.summary ?? name,
       digest: digestOf({ commitment: name, version: 1, payload }),
-      editSchema: schema === undefined ? null : (z.toJSONSchema(schema) as Json),
-      evidence: request.evidence === undefined ? null : toJson(request.evidence, `The evidence of '${name}'`),
+      editSchema: schema === undefined ? null : editSchemaOf(name, schema),
+      evidence:
+        request.evidence === undefined ? null : toJson(request.evidence, `The evidence of '${name}'`, maxPayloadBytes),
       requirement: requirementOf(classes, request.approvers),
       status: "awaiting_decision",
       semantics: "at-least-once",
@@ -86,12 +109,27 @@ function askDecision<Payload>(request: DecisionRequest<Payload>): Asked {
   return { at, ...proposed };
 }
 
+/** It is recorded with the request, so that any process can check an edit, also one without this code. */
+function editSchemaOf(name: string, schema: z.ZodType): Json {
+  try {
+    const written = z.toJSONSchema(schema);
+    z.fromJSONSchema(written as never);
+    return toJson(written, `The schema of the decision '${name}'`);
+  } catch (cause) {
+    throw new OptionError(`The schema of the decision '${name}' cannot be written as JSON Schema`, {
+      remedy:
+        "Take out what only code can check, such as transform(), custom(), date() or bigint(): or leave the schema out, and let people approve or reject only.",
+      cause,
+    });
+  }
+}
+
 function parse<Payload>({ name, payload, schema }: DecisionRequest<Payload>): Payload {
   if (schema === undefined) return payload;
-  const result = schema.safeParse(payload);
-  if (result.success) return result.data;
+  const result = parseWith(schema, payload);
+  if (result.fits) return result.value;
   throw new InputError(`The payload does not fit the schema of the decision '${name}'`, {
-    facts: { paths: result.error.issues.map((issue) => issue.path.join(".") || "$").join(", ") },
+    facts: { paths: result.paths },
     remedy: "Ask with a payload that a reviewer could approve as it is.",
   });
 }

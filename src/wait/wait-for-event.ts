@@ -1,7 +1,9 @@
-import type { z } from "zod";
+import { z } from "zod";
+import { checker, durationMs, text } from "../arguments.ts";
 import { InputError } from "../errors.ts";
 import type { EventOutcome } from "../outcome.ts";
-import { internalWait, type ProposeOptions, propose, waitingTask } from "./propose.ts";
+import { parseWith } from "../schema.ts";
+import { internalWait, keyOption, type ProposeOptions, propose, waitingTask } from "./propose.ts";
 import { askFor } from "./wait-for.ts";
 
 export interface WaitForEventOptions<Payload> extends Pick<ProposeOptions, "key"> {
@@ -10,6 +12,15 @@ export interface WaitForEventOptions<Payload> extends Pick<ProposeOptions, "key"
   /** It ends as `expired` after this long. Milliseconds. Left out: it waits for good. */
   readonly timeoutMs?: number;
 }
+
+const check = checker("waitForEvent()", {
+  name: text,
+  options: z.strictObject({
+    ...keyOption,
+    schema: z.looseObject({ safeParse: z.unknown() }).optional(),
+    timeoutMs: durationMs.optional(),
+  }),
+});
 
 /**
  * Waits for a named event from outside, sent to this thread with `cs.sendEvent()`. One that came
@@ -22,6 +33,7 @@ export function waitForEvent<Payload = unknown>(
 ): Promise<EventOutcome<Payload>> {
   return askFor<EventOutcome<Payload>>(
     () => {
+      check({ name, options });
       const at = waitingTask("waitForEvent()");
       const body = internalWait({ kind: "event", name, expiresInMs: options.timeoutMs ?? null });
       return { at, ...propose(at, body, options) };
@@ -35,10 +47,10 @@ export function waitForEvent<Payload = unknown>(
 
 function parse<Payload>(name: string, payload: unknown, schema: z.ZodType<Payload> | undefined): Payload {
   if (schema === undefined) return payload as Payload;
-  const result = schema.safeParse(payload);
-  if (result.success) return result.data;
+  const result = parseWith(schema, payload);
+  if (result.fits) return result.value;
   throw new InputError(`The event '${name}' does not carry what this node expects`, {
-    facts: { paths: result.error.issues.map((issue) => issue.path.join(".") || "$").join(", ") },
+    facts: { paths: result.paths },
     remedy: "Correct the node's schema and retry the thread: the event is kept.",
   });
 }

@@ -157,6 +157,7 @@ async function leased(threadId: string) {
     proposedBy: "test",
     traceId: null,
     outcomes: [],
+    maxPayloadBytes: 1_000_000,
     ownerOf: () => "postgres",
   });
   return { configurable: { ...run(threadId).configurable, [DRIVE_KEY]: drive } };

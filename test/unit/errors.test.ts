@@ -28,6 +28,11 @@ const EXAMPLES: Readonly<Record<ErrorCode, CountersignError>> = {
   OPTION_INVALID: new OptionError("It got a limit that makes no sense", { remedy: "Give another." }),
   INPUT_INVALID: new InputError("The input does not fit", { remedy: "Pass another." }),
   PAYLOAD_NOT_JSON: new InputError("The input is not JSON", { code: "PAYLOAD_NOT_JSON", remedy: "Pass JSON." }),
+  PAYLOAD_TOO_LARGE: new InputError("The input is too large", {
+    code: "PAYLOAD_TOO_LARGE",
+    facts: { sizeBytes: 9, maxPayloadBytes: 8 },
+    remedy: "Pass less.",
+  }),
   NON_DETERMINISM: new NonDeterminismError({ ...ids, recorded: "effect a@1", proposed: "effect b@1" }),
   WAIT_SWALLOWED: new WaitSwallowedError(ids),
   LEASE_LOST: new LeaseLostError({ threadId: "t-1", leaseToken: 7 }),
@@ -87,6 +92,7 @@ it("has these error codes: each is stable, and a test names it", () => {
       "OPTION_INVALID",
       "INPUT_INVALID",
       "PAYLOAD_NOT_JSON",
+      "PAYLOAD_TOO_LARGE",
       "NON_DETERMINISM",
       "WAIT_SWALLOWED",
       "LEASE_LOST",
@@ -123,6 +129,7 @@ it("says what happened, what was seen and what to do, one class like the other",
     OptionError: It got a limit that makes no sense. Give another.
     InputError: The input does not fit. Pass another.
     InputError: The input is not JSON. Pass JSON.
+    InputError: The input is too large (sizeBytes: 9, maxPayloadBytes: 8). Pass less.
     NonDeterminismError: A re-run of this node reached another wait than the one that was recorded (intentId: i-1, threadId: t-1, recorded: effect a@1, proposed: effect b@1). Calls before a wait must happen in the same order on each run: wrap model calls in LangGraph's task(), give racing calls a { key }, and give a changed graph a new version.
     WaitSwallowedError: A try/catch in this node swallowed a wait, so nothing was recorded (intentId: i-1, threadId: t-1). Take commit(), requestDecision(), waitForEvent() and sleep() out of try/catch, or rethrow what isWait(error) recognises. Business outcomes are values, not exceptions.
     LeaseLostError: The lease was lost, nothing was written (threadId: t-1, leaseToken: 7). Nothing to do: the holder of the newer lease carries the work on.

@@ -6,12 +6,14 @@ import type { ExecutionIntent, IntentFailure } from "../../intent.ts";
 import { type Json, toJson } from "../../json.ts";
 import { isPending } from "../../pending.ts";
 import { retryDelayMs } from "../../retry.ts";
+import { parseWith } from "../../schema.ts";
 
 /** One dispatch: the claimed intent, for a compensation the effect that it undoes, and when to stop. */
 export interface Dispatch {
   readonly intent: ExecutionIntent;
   readonly effect: ExecutionIntent;
   readonly commitment: AnyCommitment;
+  readonly maxPayloadBytes: number;
   readonly signal: AbortSignal;
 }
 
@@ -26,7 +28,7 @@ type Held = Pick<Settlement, "id" | "leaseToken" | "from">;
  * outcome. Approved is what runs: the digest is checked once more before the call (G3).
  */
 export async function execute(dispatch: Dispatch): Promise<Settlement> {
-  const { intent, effect, commitment } = dispatch;
+  const { intent, effect } = dispatch;
   const held: Held = { id: intent.id, leaseToken: intent.leaseToken, from: "dispatched" };
   const found = digestOf({ commitment: effect.commitment, version: effect.version, payload: effect.payload });
   if (found !== intent.digest) {
@@ -35,7 +37,7 @@ export async function execute(dispatch: Dispatch): Promise<Settlement> {
   }
   try {
     const answer = await withTimeout(dispatch, (context) => call(dispatch, context));
-    return settled(held, commitment, intent, answer);
+    return settled(held, dispatch, answer);
   } catch (error) {
     return failed(held, dispatch, error);
   }
@@ -102,7 +104,7 @@ function contextOf(intent: ExecutionIntent, signal: AbortSignal): HandlerContext
   };
 }
 
-function settled(held: Held, commitment: AnyCommitment, intent: ExecutionIntent, answer: unknown): Settlement {
+function settled(held: Held, { commitment, intent, maxPayloadBytes }: Dispatch, answer: unknown): Settlement {
   if (intent.kind === "compensation") {
     return { ...held, status: "succeeded", action: "compensation.succeeded" };
   }
@@ -116,20 +118,27 @@ function settled(held: Held, commitment: AnyCommitment, intent: ExecutionIntent,
       ...(answer.expiresAt === undefined ? {} : { expiresAt: answer.expiresAt }),
     };
   }
-  return { ...held, status: "succeeded", action: "intent.succeeded", output: parseOutput(commitment, answer) };
+  return {
+    ...held,
+    status: "succeeded",
+    action: "intent.succeeded",
+    output: parseOutput(commitment, answer, maxPayloadBytes),
+  };
 }
 
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const NEVER_MS = 100 * 365 * 24 * 3_600_000;
 
+const UNREADABLE: ReadonlySet<string> = new Set(["OUTPUT_INVALID", "PAYLOAD_NOT_JSON", "PAYLOAD_TOO_LARGE"]);
+
 /** The provider did the work, whatever it answered: an answer that cannot be read is not retried. */
-export function parseOutput(commitment: AnyCommitment, answer: unknown): Json {
-  const result = commitment.output.safeParse(answer);
-  if (result.success) return toJson(result.data ?? null, `The output of '${commitment.workflowKey}'`);
+export function parseOutput(commitment: AnyCommitment, answer: unknown, maxBytes: number): Json {
+  const result = parseWith(commitment.output, answer);
+  if (result.fits) return toJson(result.value ?? null, `The output of '${commitment.workflowKey}'`, maxBytes);
   throw new HandlerError("OUTPUT_INVALID", "The handler's answer does not fit the commitment's output schema", {
     facts: {
       commitment: commitment.workflowKey,
-      paths: result.error.issues.map((issue) => issue.path.join(".") || "$").join(", "),
+      paths: result.paths,
     },
     remedy: "Mend the schema or the handler, then replay the intent: the provider dedupes by its key.",
   });
@@ -160,8 +169,7 @@ function failed(held: Held, { intent, commitment, signal }: Dispatch, error: unk
       delayMs: 0,
     };
   }
-  const unreadable =
-    isCountersignError(error) && (error.code === "OUTPUT_INVALID" || error.code === "PAYLOAD_NOT_JSON");
+  const unreadable = isCountersignError(error) && UNREADABLE.has(error.code);
   const delayMs = unreadable ? undefined : retryDelayMs(commitment.retry, intent.attempt, Math.random());
   if (delayMs === undefined) return { ...held, status: "failed", action, reasonCode: "attempts_spent", error: failure };
   return { ...held, status: "runnable", action: "intent.attempted", reasonCode: "retry", error: failure, delayMs };

@@ -1,5 +1,6 @@
+import { z } from "zod";
+import { checker } from "../../arguments.ts";
 import type { DurableBackend } from "../../backend.ts";
-import { OptionError } from "../../errors.ts";
 import { PostgresWorker } from "./worker.ts";
 
 export interface PostgresBackendOptions {
@@ -7,18 +8,17 @@ export interface PostgresBackendOptions {
   readonly concurrency?: number;
 }
 
+const check = checker("postgres()", {
+  options: z.strictObject({ concurrency: z.int().min(1).max(10_000).optional() }),
+});
+
 /**
  * The embedded backend: a worker in your own process, on the database that you have. It claims with
  * `FOR UPDATE SKIP LOCKED`, wakes on `NOTIFY`, and needs nothing else; it runs on PGlite, too.
  */
 export function postgres(options: PostgresBackendOptions = {}): DurableBackend {
+  check({ options });
   const { concurrency = 24 } = options;
-  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 10_000) {
-    throw new OptionError("postgres() got a concurrency that makes no sense", {
-      facts: { concurrency: String(concurrency) },
-      remedy: "Give a whole number from 1 to 10000.",
-    });
-  }
   return {
     name: "postgres",
     open: (host) => new PostgresWorker(host, { name: "postgres", concurrency }),

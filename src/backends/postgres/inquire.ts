@@ -1,9 +1,11 @@
+import { toLine } from "../../arguments.ts";
 import type { BackendHost } from "../../backend.ts";
 import type { AnyCommitment } from "../../commitment.ts";
 import { leaseInquiries, releaseInquiry, type Settlement } from "../../database/claims.ts";
 import type { ExecutionIntent } from "../../intent.ts";
+import { toJson } from "../../json.ts";
 import { retryDelayMs } from "../../retry.ts";
-import { parseOutput, withTimeout } from "./execute.ts";
+import { type Dispatch, parseOutput, withTimeout } from "./execute.ts";
 
 type Settle = (settlement: Settlement) => Promise<boolean>;
 
@@ -53,9 +55,8 @@ async function askOne(
 ): Promise<void> {
   const commitment = host.commitments.get(intent.workflowKey) as AnyCommitment;
   try {
-    const answer = await (from === "unknown"
-      ? reconcile(commitment, intent, signal)
-      : poll(commitment, intent, signal));
+    const inquiry = { commitment, intent, maxPayloadBytes: host.maxPayloadBytes, signal };
+    const answer = await (from === "unknown" ? reconcile(inquiry) : poll(inquiry));
     if (answer !== undefined) {
       await settle({ id: intent.id, leaseToken: intent.leaseToken, from, ...answer });
       return;
@@ -69,16 +70,18 @@ async function askOne(
   await releaseInquiry(host.database, { id: intent.id, leaseToken: intent.leaseToken, delayMs: delayMs ?? 0 });
 }
 
-async function reconcile(commitment: AnyCommitment, intent: ExecutionIntent, signal: AbortSignal): Promise<Answer> {
+/** One question to a provider. */
+type Inquiry = Omit<Dispatch, "effect">;
+
+async function reconcile({ commitment, intent, maxPayloadBytes, signal }: Inquiry): Promise<Answer> {
   const { idempotencyKey, payload: input } = intent;
   const found = await withTimeout({ intent, commitment, signal }, async (context) =>
     commitment.handlers.reconcile?.({ idempotencyKey, input }, context),
   );
   switch (found?.status) {
     case "succeeded": {
-      const output = parseOutput(commitment, found.output);
-      const receipt = found.receipt === undefined ? {} : { receipt: found.receipt };
-      return { status: "succeeded", action: "intent.reconciled", reasonCode: "confirmed_done", output, ...receipt };
+      const done = proven(commitment, found, maxPayloadBytes);
+      return { status: "succeeded", action: "intent.reconciled", reasonCode: "confirmed_done", ...done };
     }
     case "not-done":
       // A confirmed non-delivery needs a new key and a fresh approval (rule 15): never re-sent from here.
@@ -93,7 +96,7 @@ async function reconcile(commitment: AnyCommitment, intent: ExecutionIntent, sig
   }
 }
 
-async function poll(commitment: AnyCommitment, intent: ExecutionIntent, signal: AbortSignal): Promise<Answer> {
+async function poll({ commitment, intent, maxPayloadBytes, signal }: Inquiry): Promise<Answer> {
   const { externalRef, payload: input } = intent;
   if (externalRef === null) return undefined;
   const seen = await withTimeout({ intent, commitment, signal }, async (context) =>
@@ -101,18 +104,29 @@ async function poll(commitment: AnyCommitment, intent: ExecutionIntent, signal: 
   );
   switch (seen?.status) {
     case "succeeded": {
-      const output = parseOutput(commitment, seen.output);
-      const receipt = seen.receipt === undefined ? {} : { receipt: seen.receipt };
-      return { status: "succeeded", action: "intent.succeeded", reasonCode: "polled", output, ...receipt };
+      const done = proven(commitment, seen, maxPayloadBytes);
+      return { status: "succeeded", action: "intent.succeeded", reasonCode: "polled", ...done };
     }
     case "failed":
       return {
         status: "failed",
         action: "intent.failed",
         reasonCode: "polled",
-        error: { code: "PROVIDER_FAILED", message: seen.reason },
+        error: { code: "PROVIDER_FAILED", message: toLine(String(seen.reason)) },
       };
     default:
       return undefined;
   }
+}
+
+/** What the provider says is kept as it is, with its proof. */
+function proven(
+  commitment: AnyCommitment,
+  { output, receipt }: { readonly output: unknown; readonly receipt?: unknown },
+  maxBytes: number,
+): Pick<Settlement, "output" | "receipt"> {
+  return {
+    output: parseOutput(commitment, output, maxBytes),
+    ...(receipt === undefined ? {} : { receipt: toJson(receipt, "The receipt", maxBytes) }),
+  };
 }

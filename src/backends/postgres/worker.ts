@@ -2,7 +2,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { BackendHost, BackendWorker } from "../../backend.ts";
 import { claimIntents, nextWorkInMs, renewLeases, rescueIntents, type Settlement } from "../../database/claims.ts";
 import { loadIntent } from "../../database/intents.ts";
-import { LeaseLostError } from "../../errors.ts";
+import { refusedMove, setAside } from "../../database/refused.ts";
+import { BoundaryError, LeaseLostError } from "../../errors.ts";
 import type { ExecutionIntent } from "../../intent.ts";
 import { CANCELLED, execute } from "./execute.ts";
 import { inquirable, inquire } from "./inquire.ts";
@@ -133,7 +134,9 @@ export class PostgresWorker implements BackendWorker {
     if (this.#stopped || kinds.length === 0) return 0;
     const { database, workerId: worker, leaseMs } = this.#host;
     // failpoint: claim.before
-    const claiming = claimIntents(database, { backend: this.#options.name, worker, kinds, limit, leaseMs });
+    const claiming = this.#pastRefused(() =>
+      claimIntents(database, { backend: this.#options.name, worker, kinds, limit, leaseMs }),
+    );
     this.#claiming = claiming;
     try {
       const intents = await claiming;
@@ -171,8 +174,9 @@ export class PostgresWorker implements BackendWorker {
     if (commitment === undefined) return;
     const effect = intent.compensates === null ? intent : await loadIntent(this.#host.database, intent.compensates);
     if (effect === undefined) return;
+    const { maxPayloadBytes } = this.#host;
     // failpoint: call.before
-    const settlement = await execute({ intent, effect, commitment, signal });
+    const settlement = await execute({ intent, effect, commitment, maxPayloadBytes, signal });
     // failpoint: response.after
     if (signal.aborted && signal.reason !== CANCELLED) return;
     await this.#settle(settlement);
@@ -229,7 +233,31 @@ export class PostgresWorker implements BackendWorker {
       workflowKey,
       maxAttempts: retry.maxAttempts,
     }));
-    return rescueIntents(database, { backend: this.#options.name, worker: workerId, kinds });
+    return this.#pastRefused(() => rescueIntents(database, { backend: this.#options.name, worker: workerId, kinds }));
+  }
+
+  /**
+   * Moves a batch. A row that somebody has changed past the guards makes the database refuse all of it:
+   * that row is set aside and reported, so that it keeps nobody else's intents from running.
+   */
+  async #pastRefused<Result>(move: () => Promise<Result>): Promise<Result> {
+    const { database, workerId: worker, onError } = this.#host;
+    for (;;) {
+      try {
+        return await move();
+      } catch (error) {
+        const refused = refusedMove(error);
+        if (refused === undefined || !(await setAside(database, { intentId: refused.intentId, worker }))) throw error;
+        onError(
+          new BoundaryError("An intent is not what was approved, and was set aside: it will not run", {
+            facts: { ...refused },
+            remedy:
+              "It was changed past Countersign, by SQL. Find out who can write there, and verify the audit trail.",
+            cause: error,
+          }),
+        );
+      }
+    }
   }
 
   /** Begins inquiries; a provider that takes its time to answer holds nothing else up. */
