@@ -19,6 +19,7 @@ export async function withDatabase<Result>(bench: (database: BenchDatabase) => P
     const pool = (options: pg.PoolConfig = {}): pg.Pool => {
       const made = new pg.Pool({ connectionString: url, max: 10, ...options });
       made.on("error", () => {});
+      made.on("connect", (client) => client.on("error", () => {}));
       pools.push(made);
       return made;
     };

@@ -1,31 +1,38 @@
 import { randomUUID } from "node:crypto";
-import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
+import { Annotation, START, StateGraph } from "@langchain/langgraph";
 import type { BaseCheckpointSaver } from "@langchain/langgraph-checkpoint";
 import { defineGraph } from "countersign";
 
-const State = Annotation.Root({ left: Annotation<number>, note: Annotation<string>, seen: Annotation<string> });
+/** Supersteps of one run of the chain. */
+export const CHAIN_STEPS = 10;
 
-/** A graph that does one superstep after the other, each changing two channels of its state. */
+const State = Annotation.Root({
+  done: Annotation<number>,
+  status: Annotation<string>,
+  note: Annotation<string>,
+  context: Annotation<string>,
+});
+
+/** A graph of nodes in a row, each of which changes three channels of its state and leaves one alone. */
 function builder() {
-  return new StateGraph(State)
-    .addNode("step", ({ left }) => ({ left: left - 1, note: `step ${left}: `.padEnd(200, ".") }))
-    .addEdge(START, "step")
-    .addConditionalEdges("step", ({ left }) => (left > 0 ? "step" : END));
+  const names = Array.from({ length: CHAIN_STEPS }, (_, index) => `node-${index + 1}`);
+  const nodes = names.map((name) => [
+    name,
+    ({ done }: typeof State.State) => ({ done: done + 1, status: name, note: `${name} `.padEnd(200, ".") }),
+  ]);
+  const chain = new StateGraph(State).addSequence(nodes as never);
+  return chain.addEdge(START as never, names[0] as never);
 }
 
-/** What a chain of this many supersteps is started with. */
-export const chainInput = (steps: number) => ({ left: steps, note: "", seen: "s".repeat(1_000) });
+export const chainInput = { done: 0, status: "", note: "", context: "c".repeat(1_000) };
 
-/** A thread of this many durable supersteps under a checkpointer: LangGraph alone, no driver around it. */
-export function chainUnder(checkpointer: BaseCheckpointSaver): (steps: number) => Promise<void> {
+/** One thread of the chain under a checkpointer: LangGraph alone, no driver around it. */
+export function chainUnder(checkpointer: BaseCheckpointSaver): () => Promise<void> {
   const graph = builder().compile({ checkpointer });
-  return async (steps) => {
-    const { left } = await graph.invoke(chainInput(steps), {
-      configurable: { thread_id: randomUUID() },
-      durability: "sync",
-      recursionLimit: steps + 2,
-    });
-    if (left !== 0) throw new Error(`A chain stopped with ${left} steps left`);
+  return async () => {
+    const config = { configurable: { thread_id: randomUUID() }, durability: "sync" as const };
+    const { done } = await graph.invoke(chainInput, config);
+    if (done !== CHAIN_STEPS) throw new Error(`A chain stopped after ${done} steps`);
   };
 }
 

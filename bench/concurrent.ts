@@ -1,13 +1,11 @@
 import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
 import { CountersignSaver } from "countersign/checkpointers";
 import { withDatabase } from "./bench-database.ts";
-import { chainUnder } from "./chain.ts";
+import { CHAIN_STEPS, chainUnder } from "./chain.ts";
 import { atLeast, type BenchResult, sideBySide } from "./measure.ts";
 
 /** Threads at once. */
 const THREADS = 64;
-/** Supersteps of each. */
-const STEPS = 15;
 
 /** Durable supersteps per second with many threads at once in one process, beside `PostgresSaver`. */
 export function benchConcurrent(): Promise<BenchResult[]> {
@@ -26,10 +24,10 @@ export function benchConcurrent(): Promise<BenchResult[]> {
   });
 }
 
-function rate(run: (steps: number) => Promise<void>): () => Promise<number> {
+function rate(run: () => Promise<void>): () => Promise<number> {
   return async () => {
     const start = performance.now();
-    await Promise.all(Array.from({ length: THREADS }, () => run(STEPS)));
-    return (THREADS * STEPS * 1_000) / (performance.now() - start);
+    await Promise.all(Array.from({ length: THREADS }, run));
+    return (THREADS * CHAIN_STEPS * 1_000) / (performance.now() - start);
   };
 }

@@ -1,11 +1,13 @@
 import { benchConcurrent } from "./concurrent.ts";
 import { benchExit } from "./exit.ts";
 import type { BenchResult } from "./measure.ts";
+import { benchOutbox } from "./outbox.ts";
 import { benchStep } from "./step.ts";
 
 const BENCHES: Readonly<Record<string, () => Promise<BenchResult[]>>> = {
   step: benchStep,
   concurrent: benchConcurrent,
+  outbox: benchOutbox,
   exit: benchExit,
 };
 

@@ -4,14 +4,13 @@ import { CountersignSaver } from "countersign/checkpointers";
 import { postgres } from "countersign/postgres";
 import type pg from "pg";
 import { withDatabase } from "./bench-database.ts";
-import { chainGraph, chainInput, chainUnder } from "./chain.ts";
+import { CHAIN_STEPS, chainGraph, chainInput, chainUnder } from "./chain.ts";
 import { withDelay } from "./delay.ts";
-import { atMost, type BenchResult, sideBySide } from "./measure.ts";
+import { atMost, type BenchResult, type Measured, sideBySide } from "./measure.ts";
 
-/** Supersteps of one thread. */
-const STEPS = 40;
-/** Threads of a round, one after the other, on a database that is near. */
-const NEAR_THREADS = 4;
+/** Threads of a round, one after the other: on a database that is near, and on one that is far. */
+const NEAR_THREADS = 12;
+const FAR_THREADS = 3;
 /** What the proxy adds in each direction. */
 const DELAY_MS = 1;
 
@@ -21,9 +20,13 @@ const DELAY_MS = 1;
  */
 export function benchStep(): Promise<BenchResult[]> {
   return withDatabase(async (database) => {
-    await setUp(database.pool());
-    const near = await compare(database.pool(), NEAR_THREADS);
-    const far = await withDelay(database.url, DELAY_MS, (url) => compare(database.pool({ connectionString: url }), 1));
+    const pool = database.pool();
+    await new CountersignSaver(pool).setup();
+    await new PostgresSaver(pool).setup();
+    const near = await compare(pool, NEAR_THREADS);
+    const far = await withDelay(database.url, DELAY_MS, (url) =>
+      compare(database.pool({ connectionString: url }), FAR_THREADS),
+    );
     return [
       atMost(0.6, "loopback", "ms", near.alone),
       atMost(0.6, "loopback, under cs.start()", "ms", near.driven),
@@ -33,20 +36,15 @@ export function benchStep(): Promise<BenchResult[]> {
   });
 }
 
-async function setUp(pool: pg.Pool): Promise<void> {
-  await new CountersignSaver(pool).setup();
-  await new PostgresSaver(pool).setup();
-}
-
-async function compare(pool: pg.Pool, threads: number) {
+async function compare(pool: pg.Pool, threads: number): Promise<{ alone: Measured; driven: Measured }> {
   const graph = chainGraph();
   await using cs = await countersign({ database: pool, graphs: [graph], backend: postgres() });
-  const drive = async (steps: number): Promise<void> => {
-    const { status, error } = await cs.start(graph, chainInput(steps), { recursionLimit: steps + 2 });
+  const drive = async (): Promise<void> => {
+    const { status, error } = await cs.start(graph, chainInput as never);
     if (status !== "completed") throw new Error(`A thread is ${status}: ${error?.message}`);
   };
   const peer = perStep(threads, chainUnder(new PostgresSaver(pool)));
-  const turns = { rounds: 11, budgetMs: 9_000, peer };
+  const turns = { rounds: 11, budgetMs: 8_000, peer };
   return {
     alone: await sideBySide({ ...turns, ours: perStep(threads, chainUnder(new CountersignSaver(pool))) }),
     driven: await sideBySide({ ...turns, ours: perStep(threads, drive) }),
@@ -54,10 +52,10 @@ async function compare(pool: pg.Pool, threads: number) {
 }
 
 /** Milliseconds per superstep, over some threads one after the other. */
-function perStep(threads: number, run: (steps: number) => Promise<void>): () => Promise<number> {
+function perStep(threads: number, run: () => Promise<void>): () => Promise<number> {
   return async () => {
     const start = performance.now();
-    for (let thread = 0; thread < threads; thread++) await run(STEPS);
-    return (performance.now() - start) / (threads * STEPS);
+    for (let thread = 0; thread < threads; thread++) await run();
+    return (performance.now() - start) / (threads * CHAIN_STEPS);
   };
 }
