@@ -4,16 +4,12 @@ import { postgres } from "countersign/postgres";
 import type pg from "pg";
 import { z } from "zod";
 import { WriteBatcher } from "../checkpointers/write-batcher.ts";
+import { claimIntents, type Settlement, settleIntents } from "../src/database/claims.ts";
 import type { Database } from "../src/database/client.ts";
 import { postgresDatabase } from "../src/database/postgres.ts";
 import { Wakeups } from "../src/database/wakeups.ts";
 import { digestOf } from "../src/digest.ts";
 import type { IntentProposal } from "../src/intent.ts";
-
-/** Records an intent on a thread and resolves when that has committed. */
-export type RecordIntent = (threadId: string) => Promise<void>;
-
-const SCHEMA = "countersign";
 
 /**
  * The outbox with no graph around it: intents are recorded by the statement that the saver sends, behind
@@ -25,15 +21,15 @@ export class BareOutbox {
   readonly #wakeups = new Wakeups();
   readonly #batcher: WriteBatcher;
 
-  private constructor(pool: pg.Pool) {
+  private constructor(pool: pg.Pool, schema: string) {
     this.#pool = pool;
-    this.#database = postgresDatabase(pool, { schema: SCHEMA });
+    this.#database = postgresDatabase(pool, { schema });
     this.#batcher = new WriteBatcher(this.#database);
   }
 
-  /** On a database that was migrated. */
-  static async open(pool: pg.Pool): Promise<BareOutbox> {
-    const outbox = new BareOutbox(pool);
+  /** On a schema that was migrated. */
+  static async open(pool: pg.Pool, schema = "countersign"): Promise<BareOutbox> {
+    const outbox = new BareOutbox(pool, schema);
     await outbox.#wakeups.open(outbox.#database);
     return outbox;
   }
@@ -42,7 +38,7 @@ export class BareOutbox {
   async threads(count: number): Promise<string[]> {
     const ids = Array.from({ length: count }, () => randomUUID());
     await this.#pool.query(
-      `insert into ${SCHEMA}.threads (thread_id, graph, graph_version, durability, status, correlation_id, proposed_by,
+      `insert into ${this.#database.schema}.threads (thread_id, graph, graph_version, durability, status, correlation_id, proposed_by,
          input_type, input, lease_owner, lease_token, lease_expires_at, ready_at, created_at, updated_at)
        select id, 'bench', 1, 'durable', 'running', id, 'agent:bench', 'json', 'null', 'bench', 1,
          now() + interval '1 hour', now(), now(), now() from unnest($1::text[]) id`,
@@ -55,6 +51,21 @@ export class BareOutbox {
   async record(threadId: string): Promise<void> {
     const call = { threadId, leaseToken: 1, writes: [], blobs: [], checkpoints: [], proposals: [proposal()] };
     await this.#batcher.write(call).done;
+  }
+
+  /** Claims what is runnable and settles it; returns how long the claim took. Milliseconds. */
+  async claim(): Promise<number> {
+    const claimer = { backend: "postgres", worker: "bench" };
+    const kinds = [{ workflowKey: KEY, slots: 24 }];
+    const start = performance.now();
+    const claimed = await claimIntents(this.#database, { ...claimer, kinds, limit: 24, leaseMs: 30_000 });
+    const tookMs = performance.now() - start;
+    const settlements = claimed.map(({ id, leaseToken }): Settlement => {
+      return { id, leaseToken, from: "dispatched", status: "succeeded", action: "intent.succeeded", output: {} };
+    });
+    const settled = await settleIntents(this.#database, { ...claimer, settlements });
+    if (settled.size === 0) throw new Error("Nothing was claimed");
+    return tookMs;
   }
 
   /** Carries out what is recorded, 24 at once, until `stop()`; which resolves when everything is settled. */
@@ -102,6 +113,7 @@ const KIND = {
   reversibilityClass: "R1",
   sensitivityClass: "S1",
 } as const;
+const KEY = `${KIND.name}@${KIND.version}`;
 
 function proposal(): IntentProposal {
   const id = randomUUID();
@@ -112,7 +124,7 @@ function proposal(): IntentProposal {
     kind: "effect",
     commitment,
     version,
-    workflowKey: `${commitment}@${version}`,
+    workflowKey: KEY,
     idempotencyKey: id,
     classes: { sideEffectClass, approvalClass, reversibilityClass, sensitivityClass, actionClass: "auto" },
     payload,

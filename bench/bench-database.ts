@@ -10,8 +10,11 @@ export interface BenchDatabase {
 }
 
 /** Starts a server for one bench (or uses `DATABASE_URL`), and removes what it made when the bench is done. */
-export async function withDatabase<Result>(bench: (database: BenchDatabase) => Promise<Result>): Promise<Result> {
-  const server = await startPostgres();
+export async function withDatabase<Result>(
+  bench: (database: BenchDatabase) => Promise<Result>,
+  settings: readonly string[] = [],
+): Promise<Result> {
+  const server = await startPostgres(settings);
   const name = `countersign_bench_${randomUUID().replaceAll("-", "")}`;
   const pools: pg.Pool[] = [];
   try {

@@ -6,7 +6,7 @@ export interface BenchResult {
   readonly unit: string;
   /** Ours by the peer's. */
   readonly ratio: number;
-  /** What the ratio should be: at most for a time, at least for a rate. */
+  /** What the ratio should be: at most for a time, at least for a rate. Of {@link within}: what `ours` should be at most. */
   readonly goal: number;
   readonly met: boolean;
 }
@@ -72,6 +72,11 @@ export function atMost(goal: number, name: string, unit: string, measured: Measu
 /** A result whose ratio is to reach the goal: of rates. */
 export function atLeast(goal: number, name: string, unit: string, measured: Measured): BenchResult {
   return result(goal, name, unit, measured, measured.ratio >= goal);
+}
+
+/** A result that has a goal of its own, in its unit, whatever the peer takes. */
+export function within(goal: number, name: string, unit: string, measured: Measured): BenchResult {
+  return result(goal, name, unit, measured, measured.ours <= goal);
 }
 
 function result(goal: number, name: string, unit: string, measured: Measured, met: boolean): BenchResult {

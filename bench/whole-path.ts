@@ -29,7 +29,7 @@ const effect = defineCommitment({
 });
 
 /** Two nodes: one commits and waits for the outcome, the next uses it. */
-const committing = defineGraph({
+export const committing = defineGraph({
   name: "committing",
   version: 1,
   durability: "durable",
@@ -46,7 +46,7 @@ const committing = defineGraph({
 });
 
 /** The same on plain LangGraph: it interrupts, the caller does the work and resumes it with the answer. */
-const interrupting = (pool: pg.Pool) =>
+export const interrupting = (pool: pg.Pool) =>
   new StateGraph(State)
     .addNode("send", ({ n }) => ({ ref: (interrupt({ n }) as { ref: string }).ref }))
     .addNode("after", after)
