@@ -6,30 +6,51 @@ export interface BenchResult {
   readonly unit: string;
   /** Ours by the peer's. */
   readonly ratio: number;
-  /** What the ratio should be: at most, or at least. */
-  readonly goal: string;
+  /** What the ratio should be: at most for a time, at least for a rate. Of {@link within}: what `ours` should be at most. */
+  readonly goal: number;
   readonly met: boolean;
 }
 
 /** The median; of an even number the lower middle one. */
 export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor((sorted.length - 1) / 2)] ?? Number.NaN;
+  return quantile(values, 0.5);
 }
+
+/** The smallest value that at least this share of the values does not exceed. */
+export function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)] ?? Number.NaN;
+}
+
+/** How much a turn takes, in whatever unit: once ours, once the peer's. */
+export interface SideBySideInput {
+  readonly rounds: number;
+  /** Stops after the round in which this much time has passed, but never before the third. Milliseconds. */
+  readonly budgetMs: number;
+  readonly ours: () => Promise<number>;
+  readonly peer: () => Promise<number>;
+}
+
+export interface Measured {
+  readonly ours: number;
+  readonly peer: number;
+  readonly ratio: number;
+}
+
+/** Rounds that are measured however slow the machine is. */
+const FEWEST_ROUNDS = 3;
 
 /**
  * Runs both in turn, round by round and the order changing, so that a drifting machine drifts for
  * both; returns the medians over the rounds.
  */
-export async function sideBySide(
-  rounds: number,
-  ours: () => Promise<number>,
-  peer: () => Promise<number>,
-): Promise<{ readonly ours: number; readonly peer: number; readonly ratio: number }> {
+export async function sideBySide({ rounds, budgetMs, ours, peer }: SideBySideInput): Promise<Measured> {
   const measured: { ours: number; peer: number }[] = [];
+  const until = performance.now() + budgetMs;
   await ours();
   await peer();
   for (let round = 0; round < rounds; round++) {
+    if (round >= FEWEST_ROUNDS && performance.now() > until) break;
     const oursFirst = round % 2 === 0;
     const first = await (oursFirst ? ours() : peer());
     const second = await (oursFirst ? peer() : ours());
@@ -43,21 +64,23 @@ export async function sideBySide(
   };
 }
 
-/** A result whose ratio is to stay at or below the goal. */
-export function atMost(
-  goal: number,
-  name: string,
-  unit: string,
-  measured: { readonly ours: number; readonly peer: number; readonly ratio: number },
-): BenchResult {
+/** A result whose ratio is to stay at or below the goal: of times. */
+export function atMost(goal: number, name: string, unit: string, measured: Measured): BenchResult {
+  return result(goal, name, unit, measured, measured.ratio <= goal);
+}
+
+/** A result whose ratio is to reach the goal: of rates. */
+export function atLeast(goal: number, name: string, unit: string, measured: Measured): BenchResult {
+  return result(goal, name, unit, measured, measured.ratio >= goal);
+}
+
+/** A result that has a goal of its own, in its unit, whatever the peer takes. */
+export function within(goal: number, name: string, unit: string, measured: Measured): BenchResult {
+  return result(goal, name, unit, measured, measured.ours <= goal);
+}
+
+function result(goal: number, name: string, unit: string, measured: Measured, met: boolean): BenchResult {
   const round = (value: number): number => Number(value.toPrecision(4));
-  return {
-    name,
-    ours: round(measured.ours),
-    peer: round(measured.peer),
-    unit,
-    ratio: round(measured.ratio),
-    goal: `≤ ${goal}`,
-    met: measured.ratio <= goal,
-  };
+  const { ours, peer, ratio } = measured;
+  return { name, ours: round(ours), peer: round(peer), unit, ratio: round(ratio), goal, met };
 }

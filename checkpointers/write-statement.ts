@@ -1,5 +1,6 @@
 import type { Statement } from "../src/database/client.ts";
 import { insertIntentsSql, proposalToRow } from "../src/database/intents.ts";
+import { PackedBytes } from "../src/database/packed-bytes.ts";
 import type { WriteCall, WriteRow } from "./write-call.ts";
 
 /**
@@ -10,12 +11,9 @@ import type { WriteCall, WriteRow } from "./write-call.ts";
  * The fence (G7): the row of the thread is locked, so that a lease cannot move meanwhile, and a call
  * counts only with the token that the row holds, while the thread is running. A call without a token
  * counts only where there is no such row: a thread that another program keeps in the same tables.
- *
- * All blobs travel in one binary parameter and are cut out by offset, since an array of them would
- * be sent as hexadecimal text, at twice the size.
  */
 export function writeStatement(schema: string, calls: readonly WriteCall[]): Statement {
-  const packer = new Packer();
+  const packer = new PackedBytes();
   const callRows = calls.map(({ threadId, leaseToken }, call) => ({ call, thread_id: threadId, token: leaseToken }));
   const writes = distinct(calls).map(({ call, row }) => ({
     call,
@@ -67,22 +65,6 @@ function distinct(calls: readonly WriteCall[]): { readonly call: number; readonl
     }
   });
   return [...rows.values()];
-}
-
-class Packer {
-  readonly #parts: Uint8Array[] = [];
-  #length = 0;
-
-  add(blob: Uint8Array): { readonly at: number; readonly len: number } {
-    const at = this.#length + 1;
-    this.#parts.push(blob);
-    this.#length += blob.byteLength;
-    return { at, len: blob.byteLength };
-  }
-
-  pack(): Buffer {
-    return Buffer.concat(this.#parts);
-  }
 }
 
 const textWithoutIntents = (schema: string): string => `${writes(schema)} select call from allowed`;

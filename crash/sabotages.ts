@@ -46,8 +46,8 @@ export const SABOTAGES: readonly Sabotage[] = [
       { file: "src/decision.ts", find: "isFulfilled(intent.requirement, approvers)", replace: "true" },
       {
         file: MIGRATION,
-        find: "  select intent.min_approvers = 0 and intent.required_roles = '[]'\n",
-        replace: "  select true or intent.min_approvers = 0 and intent.required_roles = '[]'\n",
+        find: ".has_its_approvals(intent)\n",
+        replace: ".has_its_approvals(intent) or true\n",
       },
     ],
   },
@@ -194,7 +194,7 @@ export const SABOTAGES: readonly Sabotage[] = [
     changes: [
       {
         file: CONSEQUENCES,
-        find: "sha256(chain.hash || convert_to",
+        find: "sha256(head || convert_to",
         replace: "sha256(convert_to",
       },
     ],

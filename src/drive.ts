@@ -112,6 +112,11 @@ export class Drive {
     return [...this.#tasks.values()].some((task) => task.thrown !== undefined);
   }
 
+  /** Whether any request that this pass knows of waits for people. */
+  get asksPeople(): boolean {
+    return [...this.intents.values(), ...this.proposals.values()].some(({ status }) => status === "awaiting_decision");
+  }
+
   /** Whether something ended that a task of this pass was told is still open. */
   isNews(intents: readonly ExecutionIntent[]): boolean {
     return intents.some((intent) => hasEnded(intent.status) && !this.hasOutcome(intent.id));

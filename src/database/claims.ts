@@ -166,6 +166,7 @@ export interface RescueInput {
  */
 export async function rescueIntents(db: Queryable, input: RescueInput): Promise<number> {
   const rows = await db.query<{ id: string }>({
+    name: `${db.schema}.rescue`,
     text: `with lost as (
         select i.id, kind.max_attempts from ${db.schema}.execution_intents i
         join unnest($3::text[], $4::int[]) as kind(workflow_key, max_attempts) using (workflow_key)
@@ -206,6 +207,7 @@ export interface LeaseInquiryInput {
 /** Leases intents whose provider is to be asked: `unknown` ones to reconcile, pending ones to poll. */
 export async function leaseInquiries(db: Queryable, input: LeaseInquiryInput): Promise<ExecutionIntent[]> {
   const rows = await db.query<IntentRow>({
+    name: `${db.schema}.lease_inquiries`,
     text: `with due as (
         select id from ${db.schema}.execution_intents
         where status = $1 and backend = $2 and workflow_key = any($3::text[]) and kind = 'effect'
@@ -245,28 +247,41 @@ export interface NextWorkInput {
   readonly pollable: readonly string[];
 }
 
+/** When there is something to do next. Milliseconds from now; undefined: nothing in sight. */
+export interface NextWork {
+  /** An intent becomes due. */
+  readonly startInMs: number | undefined;
+  /** A lease runs out, or a provider is to be asked. */
+  readonly attendInMs: number | undefined;
+}
+
 /** When there is something to do next, so that a worker can wait exactly that long. */
-export async function nextWorkInMs(db: Queryable, input: NextWorkInput): Promise<number | undefined> {
+export async function nextWork(db: Queryable, input: NextWorkInput): Promise<NextWork> {
   const inquiry = (status: string, keys: string): string => `
     select min(greatest(not_before, coalesce(lease_expires_at, not_before))) as at
     from ${db.schema}.execution_intents
     where status = '${status}' and backend = $1 and workflow_key = any(${keys}::text[]) and kind = 'effect'`;
-  const [row] = await db.query<{ ms: number | null }>({
+  const inMs = (at: string): string => `(extract(epoch from ${at} - ${db.schema}.clock()) * 1000)::float8`;
+  const [row] = await db.query<{ start_in_ms: number | null; attend_in_ms: number | null }>({
     name: `${db.schema}.next_work`,
-    text: `select (extract(epoch from min(next.at) - ${db.schema}.clock()) * 1000)::float8 as ms from (
-        select runnable.not_before as at from unnest($3::text[]) as kind(workflow_key)
+    // The kinds come as jsonb: the planner guesses the length of an array, and would plan anew for each.
+    text: `select ${inMs("start.at")} as start_in_ms, ${inMs("attend.at")} as attend_in_ms
+      from (
+        select min(runnable.not_before) as at from jsonb_array_elements_text($3::jsonb) as kind(workflow_key)
         cross join lateral (
           select not_before from ${db.schema}.execution_intents
           where status = 'runnable' and backend = $1 and workflow_key = kind.workflow_key
           order by not_before limit 1
         ) runnable
-        union all
-        select min(lease_expires_at) from ${db.schema}.execution_intents
-        where status = 'dispatched' and backend = $1 and workflow_key = any($2::text[])
-        union all ${inquiry("unknown", "$4")}
-        union all ${inquiry("awaiting_external", "$5")}
-      ) next`,
-    values: [input.backend, input.workflowKeys, input.startable, input.reconcilable, input.pollable],
+      ) start, (
+        select min(next.at) as at from (
+          select min(lease_expires_at) as at from ${db.schema}.execution_intents
+          where status = 'dispatched' and backend = $1 and workflow_key = any($2::text[])
+          union all ${inquiry("unknown", "$4")}
+          union all ${inquiry("awaiting_external", "$5")}
+        ) next
+      ) attend`,
+    values: [input.backend, input.workflowKeys, JSON.stringify(input.startable), input.reconcilable, input.pollable],
   });
-  return row?.ms ?? undefined;
+  return { startInMs: row?.start_in_ms ?? undefined, attendInMs: row?.attend_in_ms ?? undefined };
 }

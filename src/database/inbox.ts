@@ -39,7 +39,10 @@ export async function loadInbox(db: Queryable, filter: InboxFilter): Promise<Exe
     clauses.push(`(i.created_at, i.id) > (select created_at, id from ${db.schema}.execution_intents
       where id = ${param(filter.after.id)}::uuid)`);
   }
+  const { tenant, threadId, commitment, role, principalId, after } = filter;
+  const shape = [tenant, threadId, commitment, role, principalId, after].map((given) => Number(given !== undefined));
   const rows = await db.query<IntentRow>({
+    name: `${db.schema}.inbox.${shape.join("")}`,
     text: `select i.* from ${db.schema}.execution_intents i where ${clauses.join(" and ")}
            order by i.created_at, i.id limit ${param(filter.limit)}`,
     values,

@@ -50,16 +50,17 @@ export async function endTimers(db: Queryable): Promise<number> {
   return rows.length;
 }
 
-/** When the next timer or deadline is due, so that the sweep can wait exactly that long. */
+/** When the next timer or deadline is due, so that the sweep can wait exactly that long; 0 with a compensation to move on. */
 export async function nextDueInMs(db: Queryable): Promise<number | undefined> {
   const [row] = await db.query<{ ms: number | null }>({
     name: `${db.schema}.next_due`,
-    text: `select (extract(epoch from least(
+    text: `select case when exists (select from ${db.schema}.threads where compensation_due) then 0
+      else (extract(epoch from least(
         (select min(not_before) from ${db.schema}.execution_intents
          where status = 'awaiting_external' and kind = 'timer'),
         (select min(expires_at) from ${db.schema}.execution_intents
          where status in ('awaiting_decision', 'awaiting_external') and expires_at is not null)
-      ) - ${db.schema}.clock()) * 1000)::float8 as ms`,
+      ) - ${db.schema}.clock()) * 1000)::float8 end as ms`,
   });
   return row?.ms ?? undefined;
 }

@@ -1,4 +1,5 @@
 import type { Queryable } from "./client.ts";
+import { PackedBytes } from "./packed-bytes.ts";
 
 /** Where a thread is in its life. `ready`: to be driven; `running`: a driver holds its lease. */
 export type ThreadStatus =
@@ -111,6 +112,22 @@ export async function loadThread(db: Queryable, threadId: string): Promise<Threa
   return row;
 }
 
+/** How a thread stands; and once it has ended, with what. */
+export type ThreadEnd = Pick<ThreadRow, "thread_id" | "status" | "output_type" | "output" | "error">;
+
+/** How some threads stand. Their outputs are only read where they are in one of the `ended` states. */
+export async function loadThreadEnds(
+  db: Queryable,
+  { threadIds, ended }: { readonly threadIds: readonly string[]; readonly ended: readonly ThreadStatus[] },
+): Promise<ThreadEnd[]> {
+  return db.query<ThreadEnd>({
+    name: `${db.schema}.thread_ends`,
+    text: `select thread_id, status, output_type, case when status = any($2::text[]) then output end as output, error
+           from ${db.schema}.threads where thread_id = any($1::text[])`,
+    values: [threadIds, ended],
+  });
+}
+
 export interface ClaimThreadsInput {
   readonly driver: string;
   readonly leaseMs: number;
@@ -219,40 +236,55 @@ export interface Release extends ThreadLease {
 }
 
 /**
- * Ends a drive under its lease. A thread that was to wait while news came in is `ready` at once;
- * one that completed while a compensation is open is `compensating`.
- * @returns the status that the thread has now, or `undefined` when the lease was lost.
+ * Ends drives under their leases, many at once. A thread that was to wait while news came in is `ready`
+ * at once; one that completed while a compensation is open is `compensating`.
+ * @returns the status that each thread has now, in their order; `undefined` where the lease was lost.
  */
-export async function releaseThread(db: Queryable, release: Release): Promise<ThreadStatus | undefined> {
-  const [row] = await db.query<{ status: ThreadStatus }>({
-    name: `${db.schema}.release_thread`,
-    text: `update ${db.schema}.threads t set
+export async function releaseThreads(
+  db: Queryable,
+  releases: readonly Release[],
+): Promise<(ThreadStatus | undefined)[]> {
+  const outputs = new PackedBytes();
+  const items = releases.map((release, item) => ({
+    item,
+    thread_id: release.threadId,
+    token: release.leaseToken,
+    status: release.status,
+    wake: release.wake,
+    error: release.error,
+    persist_lag_ms: release.persistLagMs,
+    delay_ms: release.delayMs,
+    ...(release.output === undefined ? {} : { output_type: release.output[0], ...outputs.add(release.output[1]) }),
+  }));
+  const rows = await db.query<{ item: number; status: ThreadStatus }>({
+    name: `${db.schema}.release_threads`,
+    text: `with release as materialized (
+        select * from jsonb_to_recordset($1::jsonb) as r(item int, thread_id text, token int, status text, wake int,
+          error jsonb, persist_lag_ms int, delay_ms float8, output_type text, at int, len int)
+      ), held as materialized (
+        select thread_id from ${db.schema}.threads t join release r using (thread_id)
+        where t.lease_token = r.token and t.status = 'running'
+        order by thread_id for no key update of t
+      )
+      update ${db.schema}.threads t set
         status = case
-          when $3 = 'waiting' and t.wake > $4 then 'ready'
-          when $3 = 'completed' then ${db.schema}.end_status(t.thread_id)
-          else $3 end,
-        output_type = coalesce($5, output_type), output = coalesce($6, output), error = $7::jsonb,
-        persist_lag_ms = greatest(persist_lag_ms, $8::int),
-        failures = case when $3 = 'ready' then failures + 1 else 0 end,
-        ready_at = ${db.schema}.clock() + coalesce($9::float8, 0) * interval '1 millisecond',
+          when r.status = 'waiting' and t.wake > r.wake then 'ready'
+          when r.status = 'completed' then ${db.schema}.end_status(t.thread_id)
+          else r.status end,
+        output_type = coalesce(r.output_type, t.output_type),
+        output = coalesce(substring($2::bytea from r.at for r.len), t.output), error = r.error,
+        persist_lag_ms = greatest(t.persist_lag_ms, r.persist_lag_ms),
+        failures = case when r.status = 'ready' then t.failures + 1 else 0 end,
+        ready_at = ${db.schema}.clock() + coalesce(r.delay_ms, 0) * interval '1 millisecond',
         lease_expires_at = null, changed_by_type = 'automated_workflow', changed_by = null,
         updated_at = ${db.schema}.clock(),
-        ended_at = case when $3 in ('completed', 'lost') then ${db.schema}.clock() end
-      where t.thread_id = $1 and t.lease_token = $2 and t.status = 'running'
-      returning t.status`,
-    values: [
-      release.threadId,
-      release.leaseToken,
-      release.status,
-      release.wake,
-      release.output?.[0] ?? null,
-      release.output?.[1] ?? null,
-      release.error === undefined ? null : JSON.stringify(release.error),
-      release.persistLagMs ?? null,
-      release.delayMs ?? null,
-    ],
+        ended_at = case when r.status in ('completed', 'lost') then ${db.schema}.clock() end
+      from release r join held using (thread_id) where t.thread_id = r.thread_id
+      returning r.item, t.status`,
+    values: [JSON.stringify(items), outputs.pack()],
   });
-  return row?.status;
+  const statuses = new Map(rows.map((row) => [row.item, row.status]));
+  return releases.map((_release, item) => statuses.get(item));
 }
 
 /** Async threads whose driver died: what it had not persisted is gone, so they are `lost`, and audited. */

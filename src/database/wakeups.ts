@@ -1,9 +1,12 @@
 import type { Database, Subscription } from "./client.ts";
 
-/** What a notification says: intents became runnable, threads are ready, a cancellation, or any change. */
-export type Topic = "runnable" | "ready" | "cancel" | "changed";
+/**
+ * What a notification says: intents became runnable, threads are ready, a thread has ended, there is
+ * something for the sweep (a deadline, a timer, a compensation), a cancellation, or any change.
+ */
+export type Topic = "runnable" | "ready" | "ended" | "due" | "cancel" | "changed";
 
-const TOPICS: readonly Topic[] = ["runnable", "ready", "cancel", "changed"];
+const TOPICS: readonly Topic[] = ["runnable", "ready", "ended", "due", "cancel", "changed"];
 
 /**
  * The one LISTEN connection of a process, and who waits for what. A notification is a hint, never
@@ -49,18 +52,27 @@ export class Wakeups {
 /** One look-then-wait. */
 export class Watch {
   readonly #woken: Promise<void>;
+  #isWoken = false;
   #resume: () => void = () => {};
   readonly #forget: () => void;
 
   constructor(waiters: ReadonlyMap<Topic, Set<() => void>>, topics: readonly Topic[]) {
     this.#woken = new Promise((resolve) => {
-      this.#resume = resolve;
+      this.#resume = () => {
+        this.#isWoken = true;
+        resolve();
+      };
     });
     const resume = this.#resume;
     for (const topic of topics) waiters.get(topic)?.add(resume);
     this.#forget = () => {
       for (const topic of topics) waiters.get(topic)?.delete(resume);
     };
+  }
+
+  /** Whether there was a wake-up already: to wait would return at once. */
+  get isWoken(): boolean {
+    return this.#isWoken;
   }
 
   /** Ends this wait from inside the process, without a notification. */

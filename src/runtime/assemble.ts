@@ -13,6 +13,7 @@ import type { OutsideContext } from "./outside.ts";
 import { Registry } from "./registry.ts";
 import type { StartContext } from "./start.ts";
 import { Sweeper } from "./sweeper.ts";
+import { ThreadEnds } from "./thread-ends.ts";
 
 /** Everything behind a handle, wired to one database. */
 export interface Parts {
@@ -22,6 +23,7 @@ export interface Parts {
   readonly saver: CountersignSaver;
   readonly driver: Driver;
   readonly sweeper: Sweeper;
+  readonly ends: ThreadEnds;
   readonly worker: BackendWorker;
   readonly starting: StartContext;
   readonly deciding: DecideContext;
@@ -70,6 +72,7 @@ function wire({ options, settings, database, wakeups, saver, registry }: Opened)
     driver,
     worker,
     sweeper: new Sweeper(shared),
+    ends: new ThreadEnds(database),
     starting: { database, registry, serializer, driver, driverId, leaseMs },
     deciding: { database, commitments, maxPayloadBytes },
     outside: { database, commitments, maxPayloadBytes, released: (intent) => worker.released(intent) },

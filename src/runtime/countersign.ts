@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import type { AuditRow } from "../audit.ts";
 import { loadIntent, loadThreadIntents } from "../database/intents.ts";
 import { loadThread, retryThread, type ThreadRow, type ThreadStatus } from "../database/threads.ts";
@@ -55,6 +56,8 @@ export class Countersign implements AsyncDisposable {
   /** @internal Use {@link countersign}. */
   constructor(parts: Parts) {
     this.#parts = parts;
+    // Everything that this handle waits for listens to it, any number of things at once.
+    setMaxListeners(0, this.#closing.signal);
   }
 
   /**
@@ -130,9 +133,9 @@ export class Countersign implements AsyncDisposable {
   #timeline(threadId: string, options: FollowOptions) {
     checkFollow({ threadId, options });
     const { signal } = options;
-    const { database, wakeups, settings } = this.#parts;
+    const { database, wakeups, ends, settings } = this.#parts;
     const until = signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
-    return { database, wakeups, threadId, pollIntervalMs: settings.pollIntervalMs, signal: until };
+    return { database, wakeups, ends, threadId, pollIntervalMs: settings.pollIntervalMs, signal: until };
   }
 
   /** The state of a thread now. */

@@ -4,7 +4,7 @@ import { appendAuditNotes } from "../database/audit-log.ts";
 import type { Database } from "../database/client.ts";
 import { loadThreadIntents } from "../database/intents.ts";
 import { matchEvents } from "../database/sweep.ts";
-import { type Release, releaseThread, type ThreadRow, type ThreadStatus } from "../database/threads.ts";
+import type { Release, ThreadRow, ThreadStatus } from "../database/threads.ts";
 import { Drive } from "../drive.ts";
 import { isCountersignError, LeaseLostError } from "../errors.ts";
 import { DRIVE_KEY, isWait } from "../langgraph.ts";
@@ -32,6 +32,8 @@ export interface DriveThreadInput {
   readonly thread: ThreadRow;
   readonly ownerOf: (commitment: AnyCommitment) => string;
   readonly maxPayloadBytes: number;
+  /** Lets go of the thread; `undefined` when the lease was lost. */
+  readonly release: (release: Release) => Promise<ThreadStatus | undefined>;
   readonly extras: RunExtras;
   /** Aborted when the lease is lost or the process closes. */
   readonly signal: AbortSignal;
@@ -41,6 +43,10 @@ export interface DriveThreadInput {
 /** What a drive came to. `undefined` when the lease was lost: another process goes on. */
 export interface DriveResult {
   readonly status: ThreadStatus | undefined;
+  /** What was written down about its end. */
+  readonly release?: Release;
+  /** Whether it knows of requests that wait for people. */
+  readonly asksPeople?: boolean;
   readonly error?: unknown;
 }
 
@@ -71,9 +77,10 @@ export async function driveThread(input: DriveThreadInput): Promise<DriveResult>
   if ([...drive.proposals.values()].some((proposal) => proposal.kind === "event")) {
     await database.transaction((tx) => matchEvents(tx, thread.thread_id));
   }
-  const status = await releaseThread(database, await releaseOf(input, drive, ended));
+  const release = await releaseOf(input, drive, ended);
+  const result = { status: await input.release(release), release, asksPeople: drive.asksPeople };
   // failpoint: delivery.after
-  return ended.kind === "failed" || ended.kind === "interrupted" ? { status, error: ended.error } : { status };
+  return ended.kind === "failed" || ended.kind === "interrupted" ? { ...result, error: ended.error } : result;
 }
 
 /** How the graph's run ended, before anything of it is written down. */

@@ -1,7 +1,16 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { AnyCommitment } from "../commitment.ts";
+import { Batcher } from "../database/batcher.ts";
 import type { Database } from "../database/client.ts";
-import { claimThreads, markLostThreads, renewThreadLeases, type ThreadRow } from "../database/threads.ts";
+import {
+  claimThreads,
+  markLostThreads,
+  type Release,
+  releaseThreads,
+  renewThreadLeases,
+  type ThreadRow,
+  type ThreadStatus,
+} from "../database/threads.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { LeaseLostError } from "../errors.ts";
 import { type DriveResult, driveThread, type RunExtras, type Serializer } from "./drive-thread.ts";
@@ -40,12 +49,15 @@ const CLOSING: unique symbol = Symbol("closing");
 export class Driver {
   readonly #input: DriverInput;
   readonly #driving = new Map<string, Driving>();
+  /** A notification goes with many of them, and such commits queue up behind each other. */
+  readonly #releases: Batcher<Release, ThreadStatus | undefined>;
   #slotFreed: () => void = () => {};
   #stopped = false;
   #heartbeat: NodeJS.Timeout | undefined;
 
   constructor(input: DriverInput) {
     this.#input = input;
+    this.#releases = new Batcher((releases) => releaseThreads(input.database, releases));
   }
 
   /** Drives whatever is ready, until the signal aborts. */
@@ -99,6 +111,7 @@ export class Driver {
       thread,
       ownerOf,
       maxPayloadBytes,
+      release: (release) => this.#release(release),
       extras,
       onError,
       signal: abort.signal,
@@ -109,6 +122,15 @@ export class Driver {
     this.#driving.set(thread.thread_id, { thread, abort, done });
     this.#heartbeat ??= setInterval(() => void this.#renew(), this.#input.leaseMs / 3).unref();
     return done;
+  }
+
+  /**
+   * A pass that did not end well lets go at once, not with the next batch: writes of it may still be on
+   * their way, and the release is the fence that refuses them.
+   */
+  async #release(release: Release): Promise<ThreadStatus | undefined> {
+    if (release.status === "waiting" || release.status === "completed") return this.#releases.add(release);
+    return (await releaseThreads(this.#input.database, [release]))[0];
   }
 
   /** Waits for running drives, at most this long; then aborts them, and their threads are ready for others. */

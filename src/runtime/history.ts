@@ -5,7 +5,7 @@ import { appendAuditNotes } from "../database/audit-log.ts";
 import type { Database } from "../database/client.ts";
 import { lockThreadIntents } from "../database/compensation.ts";
 import { cancelIntents } from "../database/decisions.ts";
-import { leaseIdleThread, loadThread, releaseThread, type ThreadRow } from "../database/threads.ts";
+import { leaseIdleThread, loadThread, releaseThreads, type ThreadRow } from "../database/threads.ts";
 import { Drive } from "../drive.ts";
 import { ThreadError } from "../errors.ts";
 import { hasEnded } from "../intent.ts";
@@ -101,7 +101,7 @@ export async function forkThread(context: HistoryContext, threadId: string, opti
     forked = true;
   } finally {
     const back = { threadId, leaseToken: thread.lease_token, wake: thread.wake };
-    await releaseThread(database, { ...back, status: forked ? "ready" : "waiting" });
+    await releaseThreads(database, [{ ...back, status: forked ? "ready" : "waiting" }]);
   }
 }
 

@@ -7,7 +7,7 @@ import { insertThread, loadThread, type ThreadRow, type ThreadStatus } from "../
 import { ThreadError } from "../errors.ts";
 import type { AnyGraph } from "../graph.ts";
 import type { ExecutionIntent } from "../intent.ts";
-import type { RunExtras, Serializer } from "./drive-thread.ts";
+import type { DriveResult, RunExtras, Serializer } from "./drive-thread.ts";
 import type { Driver } from "./driver.ts";
 import type { Registry } from "./registry.ts";
 import { type StreamSink, streamThrough } from "./stream-through.ts";
@@ -109,8 +109,26 @@ export async function startThread(
   };
   if (graph.durability === "exit") return runOnce(context, graph, input, threadId, options, extras);
   const thread = await record(context, graph, input, threadId, options);
-  await context.driver.drive({ ...thread, begun: false }, extras);
-  return runOf(context, threadId);
+  const driven = await context.driver.drive({ ...thread, begun: false }, extras);
+  return (await runAfter(context, threadId, driven)) ?? runOf(context, threadId);
+}
+
+/** How a thread stands, where its drive tells all there is to say: it has completed, or waits for nobody. */
+async function runAfter(
+  { serializer }: StartContext,
+  threadId: string,
+  { status, release, asksPeople }: DriveResult,
+): Promise<Run | undefined> {
+  const ended = status === "completed" && release?.output !== undefined;
+  if (!ended && (status !== "waiting" || asksPeople)) return undefined;
+  return {
+    threadId,
+    status,
+    pending: [],
+    output: release?.output === undefined ? undefined : await serializer.loadsTyped(...release.output),
+    error: null,
+    persistLagMs: release?.persistLagMs ?? null,
+  };
 }
 
 /** An `exit` graph leaves no trace: LangGraph runs it, and that is all. */

@@ -36,11 +36,13 @@ export class Sweeper {
   async run(signal: AbortSignal): Promise<void> {
     const { wakeups, database, pollIntervalMs, onError } = this.#input;
     while (!signal.aborted) {
-      const watch = wakeups.watch("changed", "ready");
+      const watch = wakeups.watch("due");
       let waitMs = pollIntervalMs;
       try {
-        await this.tick();
-        waitMs = Math.min(waitMs, (await nextDueInMs(database)) ?? waitMs);
+        const dueInMs = (await nextDueInMs(database)) ?? pollIntervalMs;
+        // What is due and could not be moved on is tried again with the next poll, not in a tight loop.
+        if (dueInMs > 0) waitMs = Math.min(waitMs, dueInMs);
+        else if ((await this.tick()) > 0) waitMs = 0;
       } catch (error) {
         onError(error);
       }

@@ -1,29 +1,16 @@
 import type { AuditRow } from "../audit.ts";
 import { loadAudit } from "../database/audit-log.ts";
 import type { Database } from "../database/client.ts";
-import { loadThread, type ThreadStatus } from "../database/threads.ts";
+import { loadThread, type ThreadEnd } from "../database/threads.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { ThreadError } from "../errors.ts";
 import type { Serializer } from "./drive-thread.ts";
-
-/** A thread in one of these goes on only if somebody asks for it. */
-const ENDED: ReadonlySet<ThreadStatus> = new Set([
-  "completed",
-  "failed",
-  "lost",
-  "cancelled",
-  "compensated",
-  "compensation_failed",
-]);
-
-/** Whether a thread has ended. */
-function isEnded(status: ThreadStatus): boolean {
-  return ENDED.has(status);
-}
+import { isEnded, type ThreadEnds } from "./thread-ends.ts";
 
 export interface TimelineInput {
   readonly database: Database;
   readonly wakeups: Wakeups;
+  readonly ends: ThreadEnds;
   readonly pollIntervalMs: number;
   readonly threadId: string;
   readonly signal: AbortSignal;
@@ -54,18 +41,15 @@ export async function* timeline(input: TimelineInput, closing: AbortSignal): Asy
 }
 
 /** Waits until a thread has ended. @throws ThreadError `THREAD_NOT_FOUND`; the signal's reason on abort. */
-async function untilEnded(input: TimelineInput): Promise<ThreadStatus> {
-  const { database, wakeups, threadId, signal } = input;
+async function untilEnded({ ends, wakeups, threadId, pollIntervalMs, signal }: TimelineInput): Promise<ThreadEnd> {
   for (;;) {
     signal.throwIfAborted();
-    const watch = wakeups.watch("changed");
-    const thread = await loadThread(database, threadId);
+    const watch = wakeups.watch("ended");
+    const thread = await ends.find(threadId);
+    if (thread === undefined || isEnded(thread.status)) watch.cancel();
     if (thread === undefined) throw unknownThread(threadId);
-    if (isEnded(thread.status)) {
-      watch.cancel();
-      return thread.status;
-    }
-    await watch.until(input.pollIntervalMs, signal);
+    if (isEnded(thread.status)) return thread;
+    await watch.until(pollIntervalMs, signal);
   }
 }
 
@@ -82,10 +66,9 @@ export interface Result<Output = unknown> {
  * @throws ThreadError `THREAD_FAILED` when it failed or was lost: it can be retried then.
  */
 export async function resultOf<Output>(input: TimelineInput, serializer: Serializer): Promise<Result<Output>> {
-  const { database, threadId } = input;
-  const status = await untilEnded(input);
-  const thread = await loadThread(database, threadId);
-  if (thread === undefined) throw unknownThread(threadId);
+  const { threadId } = input;
+  const thread = await untilEnded(input);
+  const { status, output_type: type, output } = thread;
   if (status === "failed" || status === "lost") {
     throw new ThreadError("THREAD_FAILED", `The thread is ${status}`, {
       facts: { threadId, error: thread.error?.code },
@@ -93,7 +76,6 @@ export async function resultOf<Output>(input: TimelineInput, serializer: Seriali
       cause: thread.error,
     });
   }
-  const { output_type: type, output } = thread;
   const value = type === null || output === null ? undefined : await serializer.loadsTyped(type, output);
   return { threadId, status: status as Result["status"], output: value as Output | undefined };
 }

@@ -11,7 +11,8 @@ export interface TestServer {
   stop(): Promise<void>;
 }
 
-export async function startPostgres(): Promise<TestServer> {
+/** @param settings of the server, as `name=value`; a given server keeps its own. */
+export async function startPostgres(settings: readonly string[] = []): Promise<TestServer> {
   const given = process.env.DATABASE_URL;
   if (given !== undefined && given !== "") return { url: given, stop: async () => {} };
   const EmbeddedPostgres = await importEmbeddedPostgres();
@@ -24,7 +25,7 @@ export async function startPostgres(): Promise<TestServer> {
     password: "postgres",
     persistent: false,
     createPostgresUser: process.getuid?.() === 0,
-    postgresFlags: ["-c", "max_connections=300"],
+    postgresFlags: ["max_connections=300", ...settings].flatMap((setting) => ["-c", setting]),
     onLog: () => {},
   });
   await server.initialise();

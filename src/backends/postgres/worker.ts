@@ -1,13 +1,21 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { BackendHost, BackendWorker } from "../../backend.ts";
-import { claimIntents, nextWorkInMs, renewLeases, rescueIntents, type Settlement } from "../../database/claims.ts";
+import { Batcher } from "../../database/batcher.ts";
+import {
+  claimIntents,
+  type NextWork,
+  nextWork,
+  renewLeases,
+  rescueIntents,
+  type Settlement,
+  settleIntents,
+} from "../../database/claims.ts";
 import { loadIntent } from "../../database/intents.ts";
 import { refusedMove, setAside } from "../../database/refused.ts";
 import { BoundaryError, LeaseLostError } from "../../errors.ts";
 import type { ExecutionIntent } from "../../intent.ts";
 import { CANCELLED, execute } from "./execute.ts";
 import { inquirable, inquire } from "./inquire.ts";
-import { SettleBatcher } from "./settle-batcher.ts";
 
 export interface WorkerOptions {
   readonly name: string;
@@ -35,12 +43,15 @@ export class PostgresWorker implements BackendWorker {
   readonly #host: BackendHost;
   readonly #options: WorkerOptions;
   readonly #running = new Map<string, Running>();
-  readonly #settlements: SettleBatcher;
+  /** Each resolves to whether it counted: false when the lease has moved on and nothing was written. */
+  readonly #settlements: Batcher<Settlement, boolean>;
   #slotFreed: () => void = () => {};
   readonly #inquiries = new Set<Promise<void>>();
   /** Aborts inquiries when the worker closes: they have no effect and can be repeated. */
   readonly #closing = new AbortController();
   #claiming: Promise<unknown> | undefined;
+  /** When to look for lost leases and open questions again: a moment of this process's own clock. */
+  #attendAt = 0;
   #stopped = false;
   /** What a claim still brings then is not begun: its lease runs out, and another process takes it. */
   #abandoned = false;
@@ -49,7 +60,13 @@ export class PostgresWorker implements BackendWorker {
   constructor(host: BackendHost, options: WorkerOptions) {
     this.#host = host;
     this.#options = options;
-    this.#settlements = new SettleBatcher(host.database, options.name, host.workerId);
+    this.#settlements = new Batcher(async (settlements) => {
+      const { database, workerId: worker } = host;
+      // failpoint: settle.before
+      const counted = await settleIntents(database, { backend: options.name, worker, settlements });
+      // failpoint: settle.after
+      return settlements.map(({ id }) => counted.has(id));
+    });
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -59,11 +76,10 @@ export class PostgresWorker implements BackendWorker {
       this.#slotFreed = () => watch.wake();
       let waitMs = this.#host.pollIntervalMs;
       try {
-        await this.#rescue();
-        await this.#inquire();
+        if (performance.now() >= this.#attendAt) await this.#attend();
         await this.#claim();
-        // A slot that becomes free ends the wait as well, so kinds without one are left out here.
-        waitMs = Math.min(waitMs, (await this.#nextWorkInMs()) ?? waitMs);
+        // Who was woken meanwhile looks again at once, and needs not ask how long to wait.
+        if (!watch.isWoken) waitMs = await this.#idleMs();
       } catch (error) {
         this.#host.onError(error);
       }
@@ -72,6 +88,24 @@ export class PostgresWorker implements BackendWorker {
     }
     await cancellations;
     await this.#settled();
+  }
+
+  /** Takes over what dead workers held, and asks providers: not in every round, only when some of it is due. */
+  async #attend(): Promise<void> {
+    this.#attendAt = performance.now() + this.#host.pollIntervalMs;
+    await this.#rescue();
+    await this.#inquire();
+  }
+
+  /** How long there is nothing to do. A slot that becomes free ends the wait as well, so kinds without one do not count. */
+  async #idleMs(): Promise<number> {
+    const { startInMs, attendInMs } = await this.#nextWork();
+    if (attendInMs !== undefined) this.#attendAt = Math.min(this.#attendAt, performance.now() + attendInMs);
+    return Math.min(
+      this.#host.pollIntervalMs,
+      this.#attendAt - performance.now(),
+      startInMs ?? Number.POSITIVE_INFINITY,
+    );
   }
 
   async tick(): Promise<number> {
@@ -186,7 +220,9 @@ export class PostgresWorker implements BackendWorker {
   async #settle(settlement: Settlement): Promise<void> {
     for (const until = Date.now() + this.#host.leaseMs; ; ) {
       try {
-        const counted = await this.#settlements.settle(settlement);
+        const counted = await this.#settlements.add(settlement);
+        // Its provider may have to be asked, sooner than was known until now.
+        if (settlement.status === "unknown" || settlement.status === "awaiting_external") this.#attendAt = 0;
         if (counted) return;
         throw new LeaseLostError({ intentId: settlement.id, leaseToken: settlement.leaseToken });
       } catch (error) {
@@ -263,7 +299,7 @@ export class PostgresWorker implements BackendWorker {
   /** Begins inquiries; a provider that takes its time to answer holds nothing else up. */
   async #inquire(): Promise<number> {
     if (this.#stopped) return 0;
-    const settle = (settlement: Settlement): Promise<boolean> => this.#settlements.settle(settlement);
+    const settle = (settlement: Settlement): Promise<boolean> => this.#settlements.add(settlement);
     const begun = await inquire(this.#host, this.#options.name, settle, this.#closing.signal);
     for (const inquiry of begun) {
       const tracked = inquiry.catch(this.#host.onError).finally(() => this.#inquiries.delete(tracked));
@@ -272,8 +308,8 @@ export class PostgresWorker implements BackendWorker {
     return begun.length;
   }
 
-  async #nextWorkInMs(): Promise<number | undefined> {
-    return nextWorkInMs(this.#host.database, {
+  async #nextWork(): Promise<NextWork> {
+    return nextWork(this.#host.database, {
       backend: this.#options.name,
       workflowKeys: [...this.#host.commitments.keys()],
       startable: this.#kinds().map((kind) => kind.workflowKey),
