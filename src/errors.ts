@@ -27,6 +27,7 @@ export type ErrorCode =
   | "OUTPUT_INVALID"
   | "HANDLER_TIMEOUT"
   | "NON_RETRYABLE"
+  | "DATABASE_UNAVAILABLE"
   | "DATABASE_LOCKED"
   | "SCHEMA_TOO_NEW"
   | "DURABILITY_NOT_HONOURED"
@@ -189,10 +190,10 @@ export class HandlerError extends CountersignError {
   }
 }
 
-/** The database cannot be used as asked: locked by another process, or migrated by newer code. */
+/** The database cannot be used as asked: away, read-only, locked by another process, or migrated by newer code. */
 export class DatabaseError extends CountersignError {
   constructor(
-    code: "DATABASE_LOCKED" | "SCHEMA_TOO_NEW" | "DURABILITY_NOT_HONOURED" | "CLOSED",
+    code: "DATABASE_UNAVAILABLE" | "DATABASE_LOCKED" | "SCHEMA_TOO_NEW" | "DURABILITY_NOT_HONOURED" | "CLOSED",
     shortMessage: string,
     init: ErrorInit,
   ) {

@@ -1,5 +1,6 @@
 import pg from "pg";
 import type { Database, PoolLike, Queryable, Statement, Subscription } from "./client.ts";
+import { translateUnavailable } from "./unavailable.ts";
 
 /** How long to wait before a lost LISTEN connection is opened again. */
 const RECONNECT_MS = 1_000;
@@ -12,6 +13,8 @@ export interface PostgresDatabaseOptions {
   readonly schema: string;
   /** Named prepared statements. Switch off behind pgbouncer in transaction mode. Defaults to true. */
   readonly prepare?: boolean;
+  /** Where to LISTEN, if not where everything else goes: straight to the server, past a pooler. */
+  readonly listenUrl?: string | undefined;
 }
 
 /** A Postgres (14 or newer) behind a pool: ours from a URL, or the caller's own. */
@@ -31,20 +34,26 @@ export function postgresDatabase(source: string | pg.Pool, options: PostgresData
     async execute(tx, text) {
       await tx.query({ text });
     },
-    listen: (channel, onNotify, onGap) => listen(pool, channel, onNotify, onGap),
+    listen: (channel, onNotify, onGap) => {
+      const at = options.listenUrl === undefined ? pool.options : { connectionString: options.listenUrl };
+      return listen(at, channel, onNotify, onGap).catch((error: unknown) => {
+        throw translateUnavailable(error);
+      });
+    },
     async close() {
       if (typeof source === "string") await pool.end();
     },
   };
 }
 
-/** What the database rolled back because of another transaction is simply run again. */
+/** What the database rolled back because of another transaction is simply run again; the rest is said in our words. */
 async function retrying<T>(run: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await run();
     } catch (error) {
-      if (attempt >= MAX_ATTEMPTS || !RETRYABLE.has((error as { code?: string }).code ?? "")) throw error;
+      if (attempt < MAX_ATTEMPTS && RETRYABLE.has((error as { code?: string }).code ?? "")) continue;
+      throw translateUnavailable(error);
     }
   }
 }
@@ -89,7 +98,7 @@ function runner(client: pg.Pool | pg.PoolClient, schema: string, prepare: boolea
 
 /** A connection of its own, opened again whenever it is lost, until it is closed. */
 async function listen(
-  pool: pg.Pool,
+  at: pg.ClientConfig,
   channel: string,
   onNotify: (topic: string) => void,
   onGap: () => void,
@@ -99,7 +108,7 @@ async function listen(
   let timer: NodeJS.Timeout | undefined;
 
   const connect = async (): Promise<void> => {
-    const next = new pg.Client(pool.options);
+    const next = new pg.Client(at);
     next.on("notification", (message) => onNotify(message.payload ?? ""));
     next.on("error", () => {});
     next.once("end", () => {

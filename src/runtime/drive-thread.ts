@@ -110,7 +110,8 @@ function classify(input: DriveThreadInput, drive: Drive, error: unknown): Ended 
   }
   if (input.signal.aborted) return { kind: "interrupted", error };
   // SQLSTATE classes 22 and 54: the data itself cannot be stored, and to try again cannot help.
-  const refused = isCountersignError(error) || /^(22|54)...$/.test(String((error as { code?: unknown } | null)?.code));
+  const code = String((error as { code?: unknown } | null)?.code);
+  const refused = (isCountersignError(error) && code !== "DATABASE_UNAVAILABLE") || /^(22|54)...$/.test(code);
   return { kind: drive.persistenceError === undefined || refused ? "failed" : "interrupted", error };
 }
 

@@ -22,6 +22,11 @@ export interface CountersignOptions {
   readonly schema?: string;
   /** Named prepared statements; switch off behind pgbouncer in transaction mode. Defaults to true. */
   readonly prepare?: boolean;
+  /**
+   * Where to LISTEN, if not at `database`: straight to the server, where `database` goes through pgbouncer in
+   * transaction mode, through which no notification comes. Without it polling alone carries the work there.
+   */
+  readonly listenUrl?: string;
   /** How long a lease lasts without a heartbeat: the time after which another process takes over. Milliseconds, defaults to 30 000. */
   readonly leaseMs?: number;
   /** How often to look without a notification. Milliseconds, defaults to 1 000. */
@@ -43,6 +48,7 @@ export interface CountersignOptions {
 export interface Settings {
   readonly schema: string;
   readonly prepare: boolean;
+  readonly listenUrl: string | undefined;
   readonly leaseMs: number;
   readonly pollIntervalMs: number;
   readonly maxConcurrentDrives: number;
@@ -60,6 +66,7 @@ const checkOptions = checker("countersign()", {
   backend: z.looseObject({ name: text, open: z.custom(callable, "Pass backend: postgres()") }),
   schema: z.string().optional(),
   prepare: z.boolean().optional(),
+  listenUrl: z.string().min(1).optional(),
   leaseMs: whole(100, DAY_MS),
   pollIntervalMs: whole(10, DAY_MS),
   maxConcurrentDrives: whole(1, 100_000),
@@ -75,6 +82,7 @@ export function settingsOf(options: CountersignOptions): Settings {
   return {
     schema: assertSchemaName(options.schema ?? DEFAULT_SCHEMA),
     prepare: options.prepare ?? true,
+    listenUrl: options.listenUrl,
     leaseMs: options.leaseMs ?? 30_000,
     pollIntervalMs: options.pollIntervalMs ?? 1_000,
     maxConcurrentDrives: options.maxConcurrentDrives ?? 16,
@@ -86,12 +94,12 @@ export function settingsOf(options: CountersignOptions): Settings {
 
 export async function openDatabase(
   source: CountersignOptions["database"],
-  { schema, prepare }: Settings,
+  { schema, prepare, listenUrl }: Settings,
 ): Promise<Database> {
-  if (typeof source === "string") return postgresDatabase(source, { schema, prepare });
+  if (typeof source === "string") return postgresDatabase(source, { schema, prepare, listenUrl });
   if (typeof source === "object" && source !== null) {
     if ("open" in source && typeof source.open === "function") return source.open(schema);
-    if ("connect" in source && "query" in source) return postgresDatabase(source, { schema, prepare });
+    if ("connect" in source && "query" in source) return postgresDatabase(source, { schema, prepare, listenUrl });
   }
   throw new OptionError("countersign() got no database", {
     remedy: "Pass a Postgres URL, a pg.Pool, or pglite(folder).",

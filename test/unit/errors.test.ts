@@ -55,6 +55,7 @@ const EXAMPLES: Readonly<Record<ErrorCode, CountersignError>> = {
   OUTPUT_INVALID: new HandlerError("OUTPUT_INVALID", "The answer does not fit", { remedy: "Mend it." }),
   HANDLER_TIMEOUT: new HandlerError("HANDLER_TIMEOUT", "Too slow", { facts: { timeoutMs: 5 }, remedy: "Be quick." }),
   NON_RETRYABLE: new NonRetryableError("The provider refused"),
+  DATABASE_UNAVAILABLE: new DatabaseError("DATABASE_UNAVAILABLE", "Away", { remedy: "Try again." }),
   DATABASE_LOCKED: new DatabaseError("DATABASE_LOCKED", "Locked", { facts: { owner: "pid 1" }, remedy: "Wait." }),
   SCHEMA_TOO_NEW: new DatabaseError("SCHEMA_TOO_NEW", "Too new", { remedy: "Upgrade." }),
   DURABILITY_NOT_HONOURED: new DatabaseError("DURABILITY_NOT_HONOURED", "It does not wait", { remedy: "Upgrade." }),
@@ -112,6 +113,7 @@ it("has these error codes: each is stable, and a test names it", () => {
       "OUTPUT_INVALID",
       "HANDLER_TIMEOUT",
       "NON_RETRYABLE",
+      "DATABASE_UNAVAILABLE",
       "DATABASE_LOCKED",
       "SCHEMA_TOO_NEW",
       "DURABILITY_NOT_HONOURED",
@@ -149,6 +151,7 @@ it("says what happened, what was seen and what to do, one class like the other",
     HandlerError: The answer does not fit. Mend it.
     HandlerError: Too slow (timeoutMs: 5). Be quick.
     NonRetryableError: The provider refused. Correct the cause, then replay the intent or propose a new one.
+    DatabaseError: Away. Try again.
     DatabaseError: Locked (owner: pid 1). Wait.
     DatabaseError: Too new. Upgrade.
     DatabaseError: It does not wait. Upgrade.
