@@ -23,7 +23,7 @@ export async function startDatabaseServer(): Promise<DatabaseServer> {
     password: "postgres",
     persistent: true,
     createPostgresUser: process.getuid?.() === 0,
-    postgresFlags: ["-c", "max_connections=300"],
+    postgresFlags: ["-c", "max_connections=300", "-c", "autovacuum_naptime=5"],
     onLog: () => {},
     onError: () => {},
   });

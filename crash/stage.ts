@@ -1,0 +1,41 @@
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Bundle, bundle } from "./bundle.ts";
+import { startChild } from "./child.ts";
+import { type DatabaseServer, startDatabaseServer } from "./database-server.ts";
+import type { Surroundings } from "./life.ts";
+import type { Sabotage } from "./sabotages.ts";
+
+/** What a run takes place on: a database, a provider, and the scripts of its processes. */
+export interface Stage extends AsyncDisposable {
+  readonly surroundings: Surroundings;
+  readonly bundle: Bundle;
+  /** Of the run's own; `undefined` where a URL was given. */
+  readonly server: DatabaseServer | undefined;
+}
+
+export interface StageOptions {
+  readonly seed: number;
+  /** A URL of a database to use, or a server of the run's own. */
+  readonly database: string | "embedded";
+  readonly sabotage?: Sabotage;
+}
+
+export async function setStage({ seed, database, sabotage }: StageOptions): Promise<Stage> {
+  const bundled = await bundle(sabotage);
+  const server = database === "embedded" ? await startDatabaseServer() : undefined;
+  const dir = mkdtempSync(join(tmpdir(), "countersign-crash-run-"));
+  const provider = startChild(bundled.provider, { dir, seed, slowMs: sabotage?.focus?.providerMs ?? 0 });
+  const { url: providerUrl } = JSON.parse(await provider.firstLine) as { url: string };
+  const schema = `crash_${seed}_${Date.now().toString(36)}`;
+  return {
+    surroundings: { databaseUrl: server?.url ?? database, schema, providerUrl, dir },
+    bundle: bundled,
+    server,
+    async [Symbol.asyncDispose]() {
+      provider.process.kill();
+      await server?.stop();
+    },
+  };
+}
