@@ -1,0 +1,16 @@
+import type { DurableBackend } from "../../backend.ts";
+import { settingsOf, type TemporalBackendOptions } from "./options.ts";
+import { TemporalBackendWorker } from "./worker.ts";
+
+export type { TemporalBackendOptions } from "./options.ts";
+
+/**
+ * Carries intents out with Temporal: one workflow per intent, of a type that is pinned to its
+ * commitment, under the intent's own id. The row in Postgres stays authoritative, and Temporal's
+ * history holds ids, digests and states only.
+ * @throws OptionError for an option that makes no sense.
+ */
+export function temporal(options: TemporalBackendOptions = {}): DurableBackend {
+  const settings = settingsOf(options);
+  return { name: "temporal", open: (host) => new TemporalBackendWorker(host, { name: "temporal", settings }) };
+}
