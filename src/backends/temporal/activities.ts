@@ -7,6 +7,7 @@ import { cancelIntents } from "../../database/decisions.ts";
 import { requestCancel } from "../../database/external.ts";
 import { claimIntent, loadStanding, type Standing } from "../../database/hand-over.ts";
 import { expireIntents } from "../../database/sweep.ts";
+import { isCountersignError } from "../../errors.ts";
 import type { IntentStatus } from "../../intent.ts";
 import type { Dispatches } from "../dispatches.ts";
 import { ask, type Inquirable, inquirable } from "../inquiry.ts";
@@ -43,7 +44,7 @@ export function activitiesOf(input: ActivitiesInput): Record<string, Activity> {
       const intents = new IntentActivities(input, commitment);
       const named = (stage: Stage, activity: Activity): [string, Activity] => [
         activityType(commitment.workflowKey, stage),
-        (ref) => withHeartbeat(input.host.leaseMs / 3, () => activity(ref)),
+        (ref) => carriedOut(input.host, () => activity(ref)),
       ];
       return [
         named("execute", (ref) => intents.execute(ref)),
@@ -208,11 +209,18 @@ function ended(status: IntentStatus): Standing {
   return { status, dueInMs: 0, leasedForMs: null, expiresInMs: null };
 }
 
-async function withHeartbeat<Answer>(everyMs: number, work: () => Promise<Answer>): Promise<Answer> {
+/** Beats while the work lasts, and lets nothing out that a handler or the database said. */
+async function carriedOut<Answer>(host: BackendHost, work: () => Promise<Answer>): Promise<Answer> {
   const context = Context.current();
-  const beat = setInterval(() => context.heartbeat(), everyMs);
+  const beat = setInterval(() => context.heartbeat(), host.leaseMs / 3);
   try {
     return await work();
+  } catch (error) {
+    if (error instanceof ApplicationFailure) throw error;
+    host.onError(error);
+    const type = isCountersignError(error) ? error.code : "ERROR";
+    const message = `${type}: the worker that met it has the details`;
+    throw ApplicationFailure.create({ message, type, category: ApplicationFailureCategory.BENIGN });
   } finally {
     clearInterval(beat);
   }

@@ -74,9 +74,18 @@ export class Runs {
         maxIntervalMs: Math.min(retry.maxIntervalMs, LONGEST_MS),
       },
     };
-    return { args: [run], workflowId: id, taskQueue, workflowIdConflictPolicy: "USE_EXISTING" as const };
+    return {
+      args: [run] as [IntentRun],
+      workflowId: id,
+      taskQueue,
+      workflowIdConflictPolicy: "USE_EXISTING" as const,
+      workflowTaskTimeout: WORKFLOW_TASK_TIMEOUT_MS,
+    };
   }
 }
+
+/** Ours take milliseconds; a shorter time-out brings a workflow back sooner whose worker was lost. */
+const WORKFLOW_TASK_TIMEOUT_MS = 5_000;
 
 /** Ten years. */
 const LONGEST_MS = 10 * 365 * 24 * 3_600_000;

@@ -16,7 +16,13 @@ export interface TaskQueueWorkerInput {
 /** How long to wait before polling again after Temporal was away. */
 const REVIVE_MS = 1_000;
 
-/** What keeps a Temporal worker from finding its workflow in a dead one's cache. */
+/**
+ * The workflow tasks that follow the last activity come in within this time. One that Temporal gives
+ * to a poll that is just being closed is lost, and comes again only after its time-out.
+ */
+const LINGER_MS = 100;
+
+/** How long Temporal waits for the worker that has a workflow in its cache, which may be dead. */
 const STICKY_MS = 2_000;
 
 /** Polls the task queue in this process while somebody uses it: runs its workflows and its activities. */
@@ -41,6 +47,7 @@ export class TaskQueueWorker {
       return await work();
     } finally {
       this.#users--;
+      await delay(LINGER_MS, undefined, { signal: this.#stop.signal }).catch(() => {});
       if (this.#users === 0) await this.stop();
     }
   }

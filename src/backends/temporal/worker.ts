@@ -51,13 +51,16 @@ export class TemporalBackendWorker implements BackendWorker {
   }
 
   async tick(): Promise<number> {
+    let handed = await this.#round(0);
+    if (handed.length === 0) return 0;
     return this.#whilePolling(async () => {
-      for (let total = 0; ; ) {
-        const handed = await this.#round(0);
-        if (handed.length === 0) return total;
+      let total = 0;
+      while (handed.length > 0) {
         total += handed.length;
         if (this.#settings.worker) await this.#movedOn(handed);
+        handed = await this.#round(0);
       }
+      return total;
     });
   }
 

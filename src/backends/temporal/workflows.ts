@@ -1,3 +1,4 @@
+import { ApplicationFailureCategory } from "@temporalio/common";
 import {
   type ActivityOptions,
   ApplicationFailure,
@@ -44,7 +45,15 @@ export async function carryOut(run: IntentRun): Promise<IntentEnd> {
   CancellationScope.current().cancelRequested.catch(() => intent.stop());
   const status = await CancellationScope.nonCancellable(() => intent.pursue());
   const { intentId } = run;
-  if (status === "failed") throw ApplicationFailure.nonRetryable(`Intent ${intentId} failed for good`, "INTENT_FAILED");
+  if (status === "failed") {
+    throw ApplicationFailure.create({
+      message: `Intent ${intentId} failed for good`,
+      type: "INTENT_FAILED",
+      nonRetryable: true,
+      // Who is to know of it is told by the outbox; for Temporal's alerts it is business as usual.
+      category: ApplicationFailureCategory.BENIGN,
+    });
+  }
   if (status === "cancelled" && intent.stopped) throw new CancelledFailure(`Intent ${intentId} was cancelled`);
   return { intentId, status };
 }
