@@ -1,6 +1,7 @@
 export type { AuditBreak, AuditRow } from "./audit.ts";
 export { verifyAuditChain } from "./audit.ts";
 export type { BackendHost, BackendWorker, DurableBackend } from "./backend.ts";
+export { type RouteOptions, type Routes, route } from "./backends/route.ts";
 export type {
   AnyCommitment,
   Commitment,

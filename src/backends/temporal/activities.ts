@@ -23,7 +23,7 @@ export interface ActivitiesInput {
   readonly onProgress: () => void;
 }
 
-type Activity = (ref: IntentRef) => Promise<Progress>;
+type Activity = (ref: IntentRef) => Promise<Standing>;
 
 /** How soon to look again for a free slot of a commitment that has no more. */
 const BUSY_MS = 250;
@@ -38,13 +38,16 @@ const UNTOLD_MS = 3_600_000;
  * The activities of every commitment that this process serves, under their pinned names. A task of
  * any other name fails here and is tried elsewhere (rule 14).
  */
-export function activitiesOf(input: ActivitiesInput): Record<string, Activity> {
+export function activitiesOf(input: ActivitiesInput): Record<string, (ref: IntentRef) => Promise<Progress>> {
   return Object.fromEntries(
     [...input.host.commitments.values()].flatMap((commitment) => {
       const intents = new IntentActivities(input, commitment);
-      const named = (stage: Stage, activity: Activity): [string, Activity] => [
+      const named = (stage: Stage, activity: Activity): [string, (ref: IntentRef) => Promise<Progress>] => [
         activityType(commitment.workflowKey, stage),
-        (ref) => carriedOut(input.host, () => activity(ref)),
+        async (ref) => {
+          const { status, expiresInMs } = await carriedOut(input.host, () => activity(ref));
+          return { status, expiresInMs };
+        },
       ];
       return [
         named("execute", (ref) => intents.execute(ref)),
@@ -67,7 +70,7 @@ class IntentActivities {
     this.#commitment = commitment;
   }
 
-  async execute(ref: IntentRef): Promise<Progress> {
+  async execute(ref: IntentRef): Promise<Standing> {
     const standing = await this.#advance(ref.intentId);
     switch (standing.status) {
       case "runnable":
@@ -80,7 +83,7 @@ class IntentActivities {
     }
   }
 
-  async follow(ref: IntentRef): Promise<Progress> {
+  async follow(ref: IntentRef): Promise<Standing> {
     const standing = await this.#advance(ref.intentId);
     switch (standing.status) {
       case "runnable":
@@ -94,12 +97,12 @@ class IntentActivities {
     }
   }
 
-  look({ intentId }: IntentRef): Promise<Progress> {
+  look({ intentId }: IntentRef): Promise<Standing> {
     return this.#advance(intentId);
   }
 
   /** As if somebody had called `cancelIntent`; what its state does not allow, changes nothing. */
-  async cancel({ intentId }: IntentRef): Promise<Progress> {
+  async cancel({ intentId }: IntentRef): Promise<Standing> {
     const { database } = this.#input.host;
     const by = { by: "temporal", byType: "automated_workflow", reasonCode: "cancelled" };
     const cancelled = await cancelIntents(database, { ids: [intentId], ...by });

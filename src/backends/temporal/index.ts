@@ -2,6 +2,7 @@ import type { DurableBackend } from "../../backend.ts";
 import { settingsOf, type TemporalBackendOptions } from "./options.ts";
 import { TemporalBackendWorker } from "./worker.ts";
 
+export { createTemporalWorker, type TemporalWorker, type TemporalWorkerOptions } from "./create-worker.ts";
 export type { TemporalBackendOptions } from "./options.ts";
 
 /**
@@ -12,5 +13,5 @@ export type { TemporalBackendOptions } from "./options.ts";
  */
 export function temporal(options: TemporalBackendOptions = {}): DurableBackend {
   const settings = settingsOf(options);
-  return { name: "temporal", open: (host) => new TemporalBackendWorker(host, { name: "temporal", settings }) };
+  return { name: settings.name, open: (host) => new TemporalBackendWorker(host, settings) };
 }

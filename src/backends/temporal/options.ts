@@ -4,6 +4,8 @@ import { OptionError } from "../../errors.ts";
 
 /** What `temporal()` takes. */
 export interface TemporalBackendOptions {
+  /** Recorded as the owner in each intent's row; a second Temporal beside this one needs another. Defaults to `temporal`. */
+  readonly name?: string;
   /** `host:port` of the Temporal frontend. Defaults to `127.0.0.1:7233`. */
   readonly address?: string;
   /** Defaults to `default`. */
@@ -32,6 +34,7 @@ export interface TemporalBackendOptions {
 /** The options with their defaults, each checked. */
 export interface TemporalSettings
   extends Pick<TemporalBackendOptions, "apiKey" | "tls" | "connection" | "dataConverter" | "deployment"> {
+  readonly name: string;
   readonly address: string;
   readonly namespace: string;
   readonly taskQueue: string;
@@ -40,6 +43,7 @@ export interface TemporalSettings
 }
 
 const KNOWN = [
+  "name",
   "address",
   "namespace",
   "taskQueue",
@@ -72,15 +76,16 @@ export function settingsOf(options: TemporalBackendOptions): TemporalSettings {
   }
   return {
     ...options,
-    address: name(options.address, "127.0.0.1:7233", "address"),
-    namespace: name(options.namespace, "default", "namespace"),
-    taskQueue: name(options.taskQueue, "countersign", "taskQueue"),
+    name: text(options.name, "temporal", "name"),
+    address: text(options.address, "127.0.0.1:7233", "address"),
+    namespace: text(options.namespace, "default", "namespace"),
+    taskQueue: text(options.taskQueue, "countersign", "taskQueue"),
     worker: options.worker ?? true,
     concurrency,
   };
 }
 
-function name(value: string | undefined, otherwise: string, option: string): string {
+function text(value: string | undefined, otherwise: string, option: string): string {
   if (value === undefined) return otherwise;
   if (isName(value)) return value;
   throw new OptionError(`temporal() got a ${option} that is no text`, { remedy: "Leave it out, or name one." });

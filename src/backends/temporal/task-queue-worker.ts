@@ -10,7 +10,7 @@ export interface TaskQueueWorkerInput {
   readonly host: BackendHost;
   readonly settings: TemporalSettings;
   readonly link: Link;
-  readonly activities: Omit<ActivitiesInput, "host">;
+  readonly activities: ActivitiesInput;
 }
 
 /** How long to wait before polling again after Temporal was away. */
@@ -85,7 +85,7 @@ export class TaskQueueWorker {
       taskQueue,
       identity: host.workerId,
       workflowBundle: { code: await workflowCode(host.commitments.values()) },
-      activities: activitiesOf({ host, ...activities }),
+      activities: activitiesOf(activities),
       maxConcurrentActivityTaskExecutions: concurrency,
       stickyQueueScheduleToStartTimeout: STICKY_MS,
       // A closing process tells its handlers itself, when its own time is up.

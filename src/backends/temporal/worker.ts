@@ -1,14 +1,8 @@
-import { setTimeout as delay } from "node:timers/promises";
 import type { BackendHost, BackendWorker } from "../../backend.ts";
 import type { ExecutionIntent } from "../../intent.ts";
-import { Dispatches } from "../dispatches.ts";
-import { Link } from "./link.ts";
+import { Carrier } from "./carrier.ts";
 import type { TemporalSettings } from "./options.ts";
 import { Relay } from "./relay.ts";
-import { TaskQueueWorker } from "./task-queue-worker.ts";
-
-/** What `setTimeout` can count to. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * The Temporal backend, bound to an outbox: relays what is due to workflows, and polls their task
@@ -17,29 +11,20 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 export class TemporalBackendWorker implements BackendWorker {
   readonly #host: BackendHost;
   readonly #settings: TemporalSettings;
-  readonly #dispatches: Dispatches;
-  readonly #link: Link;
+  readonly #carrier: Carrier;
   readonly #relay: Relay;
-  readonly #queue: TaskQueueWorker;
-  readonly #closing = new AbortController();
   readonly #telling = new Set<Promise<void>>();
 
-  constructor(host: BackendHost, { name, settings }: { readonly name: string; readonly settings: TemporalSettings }) {
-    const onProgress = () => host.wakeups.wake("changed");
+  constructor(host: BackendHost, settings: TemporalSettings) {
     this.#host = host;
     this.#settings = settings;
-    this.#dispatches = new Dispatches(host, name);
-    this.#link = new Link(settings);
-    this.#relay = new Relay({ host, backend: name, taskQueue: settings.taskQueue });
-    this.#queue = new TaskQueueWorker({
-      ...{ host, settings, link: this.#link },
-      activities: { backend: name, dispatches: this.#dispatches, closing: this.#closing.signal, onProgress },
-    });
+    this.#carrier = new Carrier(host, settings);
+    this.#relay = new Relay({ host, backend: settings.name, taskQueue: settings.taskQueue });
   }
 
   async run(signal: AbortSignal): Promise<void> {
     await this.#whilePolling(async () => {
-      const cancellations = this.#dispatches.watchCancellations(signal);
+      const cancellations = this.#carrier.watchCancellations(signal);
       while (!signal.aborted) {
         const watch = this.#host.wakeups.watch("runnable");
         const handed = await this.#round(this.#host.leaseMs);
@@ -65,9 +50,10 @@ export class TemporalBackendWorker implements BackendWorker {
   }
 
   released(intent: ExecutionIntent): void {
-    this.#dispatches.release(intent.id);
+    this.#carrier.release(intent.id);
+    if (intent.status === "awaiting_decision") return;
     // Only to be told sooner: its workflow looks at the row by itself, too.
-    const telling = this.#link
+    const telling = this.#carrier.link
       .get()
       .then(({ client }) => this.#relay.tell(client, intent.id))
       .catch(this.#host.onError)
@@ -76,25 +62,17 @@ export class TemporalBackendWorker implements BackendWorker {
   }
 
   async drain(timeoutMs: number): Promise<void> {
-    this.#closing.abort();
-    const stop = new AbortController();
-    const late = delay(Math.min(timeoutMs, LONGEST_TIMER_MS), undefined, { signal: stop.signal }).catch(() => {});
-    const stopped = this.#queue.stop();
-    await Promise.race([Promise.all([stopped, ...this.#telling]), late]);
-    stop.abort();
-    this.#dispatches.abandon();
-    await stopped;
-    await this.#link.close();
+    await this.#carrier.close({ timeoutMs, after: this.#telling });
   }
 
   #whilePolling<Result>(work: () => Promise<Result>): Promise<Result> {
-    return this.#settings.worker ? this.#queue.during(work) : work();
+    return this.#settings.worker ? this.#carrier.whilePolling(work) : work();
   }
 
   async #round(graceMs: number): Promise<string[]> {
-    if (this.#closing.signal.aborted) return [];
+    if (this.#carrier.closing.aborted) return [];
     try {
-      const { client } = await this.#link.get();
+      const { client } = await this.#carrier.link.get();
       return await this.#relay.round(client, { graceMs });
     } catch (error) {
       this.#host.onError(error);
@@ -104,11 +82,12 @@ export class TemporalBackendWorker implements BackendWorker {
 
   /** Resolves when nothing more is to be done with these for now, or this process closes. */
   async #movedOn(ids: readonly string[]): Promise<void> {
-    while (!this.#closing.signal.aborted) {
+    const { closing } = this.#carrier;
+    while (!closing.aborted) {
       const watch = this.#host.wakeups.watch("changed", "ready");
       const underWay = await this.#relay.underWay(ids);
       if (underWay.length === 0) return watch.cancel();
-      await watch.until(this.#host.pollIntervalMs, this.#closing.signal);
+      await watch.until(this.#host.pollIntervalMs, closing);
     }
   }
 }

@@ -25,6 +25,9 @@ let bundled: Promise<string> | undefined;
 export async function workflowCode(commitments: Iterable<AnyCommitment>): Promise<string> {
   const prebuilt = new URL(PREBUILT, import.meta.url);
   bundled ??= existsSync(prebuilt) ? readFile(prebuilt, "utf8") : bundleWorkflows();
+  bundled.catch(() => {
+    bundled = undefined;
+  });
   return `${await bundled}\n${register(typesOf(commitments))}\n${NO_SOURCE_MAP}\n`;
 }
 
@@ -65,7 +68,7 @@ function register(types: readonly string[]): string {
   const types = ${JSON.stringify(types)};
   __TEMPORAL__.importWorkflows = () => {
     const { carryOut } = importWorkflows();
-    return Object.fromEntries(types.map((type) => [type, carryOut]));
+    return types.reduce((all, type) => Object.assign(all, { [type]: carryOut }), Object.create(null));
   };
 }`;
 }
