@@ -45,6 +45,8 @@ export interface DurableBackend {
   readonly names?: readonly string[];
   /** For one that stands for several: which of them owns what is proposed of this commitment. Defaults to itself. */
   ownerOf?(commitment: AnyCommitment): string;
+  /** Under which name, and where, this backend serves a commitment: for the inventory. Defaults to nothing to say. */
+  catalogue?(commitment: AnyCommitment): Readonly<Record<string, string>>;
   /** Called once by `countersign()`. Does not start to work yet. */
   open(host: BackendHost): BackendWorker;
 }

@@ -34,6 +34,7 @@ export type {
   SideEffectClass,
 } from "./policy.ts";
 export type { RetryPolicy } from "./retry.ts";
+export type { CatalogueEntry } from "./runtime/assemble.ts";
 export type { AuditTrail } from "./runtime/audit-trail.ts";
 export { type Countersign, countersign } from "./runtime/countersign.ts";
 export type { ApproveOptions, RejectOptions } from "./runtime/decide.ts";

@@ -1,4 +1,5 @@
 import type { BackendHost, BackendWorker, DurableBackend } from "../backend.ts";
+import type { AnyCommitment } from "../commitment.ts";
 import { OptionError } from "../errors.ts";
 import type { ExecutionIntent } from "../intent.ts";
 
@@ -23,18 +24,20 @@ export function route(routes: Routes, { drain = [] }: RouteOptions = {}): Durabl
   const { default: otherwise, ...patterns } = routes;
   const rules = Object.entries(patterns).map(([pattern, backend]) => ({ pattern, backend, matches: matcher(pattern) }));
   const backends = byName([otherwise, ...rules.map(({ backend }) => backend), ...drain]);
+  const ownerOf = (commitment: AnyCommitment): string => {
+    const found = rules.filter(({ matches }) => matches(commitment.name));
+    const owners = new Set(found.map(({ backend }) => backend.name));
+    if (owners.size <= 1) return [...owners][0] ?? otherwise.name;
+    throw new OptionError("A commitment has two owners", {
+      facts: { commitment: commitment.name, patterns: found.map(({ pattern }) => pattern).join(", ") },
+      remedy: "Let exactly one pattern of route() match it.",
+    });
+  };
   return {
     name: otherwise.name,
     names: [...backends.keys()],
-    ownerOf(commitment) {
-      const found = rules.filter(({ matches }) => matches(commitment.name));
-      const owners = new Set(found.map(({ backend }) => backend.name));
-      if (owners.size <= 1) return [...owners][0] ?? otherwise.name;
-      throw new OptionError("A commitment has two owners", {
-        facts: { commitment: commitment.name, patterns: found.map(({ pattern }) => pattern).join(", ") },
-        remedy: "Let exactly one pattern of route() match it.",
-      });
-    },
+    ownerOf,
+    catalogue: (commitment) => backends.get(ownerOf(commitment))?.catalogue?.(commitment) ?? {},
     open: (host) => new RoutedWorker(host, backends),
   };
 }

@@ -6,7 +6,7 @@ import type { AnyCommitment } from "../commitment.ts";
 import type { Database } from "../database/client.ts";
 import { findOrphan } from "../database/owners.ts";
 import { Wakeups } from "../database/wakeups.ts";
-import { OptionError } from "../errors.ts";
+import { BoundaryError, OptionError } from "../errors.ts";
 import type { DecideContext } from "./decide.ts";
 import { Driver } from "./driver.ts";
 import { assertDurabilityHonoured } from "./durability-check.ts";
@@ -17,6 +17,15 @@ import { Registry } from "./registry.ts";
 import type { StartContext } from "./start.ts";
 import { Sweeper } from "./sweeper.ts";
 import { ThreadEnds } from "./thread-ends.ts";
+
+/** Who carries a commitment out. */
+export interface CatalogueEntry {
+  /** `name@version` */
+  readonly commitment: string;
+  readonly backend: string;
+  /** What the backend says of it: for Temporal workflow type, task queue and namespace. */
+  readonly service: Readonly<Record<string, string>>;
+}
 
 /** Everything behind a handle, wired to one database. */
 export interface Parts {
@@ -32,10 +41,12 @@ export interface Parts {
   readonly deciding: DecideContext;
   readonly outside: OutsideContext;
   readonly history: HistoryContext;
+  readonly catalogue: CatalogueEntry[];
 }
 
 /** Opens the database, migrates it, compiles the graphs and binds the backend; closes again what it opened if that fails. */
 export async function assemble(options: CountersignOptions): Promise<Parts> {
+  assertOutsideWorkflow();
   const settings = settingsOf(options);
   const database = await openDatabase(options.database, settings);
   const wakeups = new Wakeups();
@@ -52,6 +63,14 @@ export async function assemble(options: CountersignOptions): Promise<Parts> {
     await database.close();
     throw error;
   }
+}
+
+/** Temporal replays workflow code: a graph in there would call its models again, and read a clock that stands still. */
+function assertOutsideWorkflow(): void {
+  if (!("__TEMPORAL_ACTIVATOR__" in globalThis)) return;
+  throw new BoundaryError("A graph was to run inside a Temporal workflow", {
+    remedy: "Call countersign() in a process of its own; a workflow can be started by a commitment of the graph's.",
+  });
 }
 
 function ownerOf(backend: DurableBackend): (commitment: AnyCommitment) => string {
@@ -97,5 +116,10 @@ function wire({ options, settings, database, wakeups, saver, registry }: Opened)
     deciding: { database, commitments, maxPayloadBytes },
     outside: { database, commitments, maxPayloadBytes, released: (intent) => worker.released(intent) },
     history: { database, registry, saver, driverId, leaseMs },
+    catalogue: [...commitments.values()].map((commitment) => ({
+      commitment: commitment.workflowKey,
+      backend: ownerOf(backend)(commitment),
+      service: backend.catalogue?.(commitment) ?? {},
+    })),
   };
 }

@@ -1,9 +1,10 @@
 import type { DurableBackend } from "../../backend.ts";
+import { ownerType } from "./catalogue.ts";
 import { settingsOf, type TemporalBackendOptions } from "./options.ts";
 import { TemporalBackendWorker } from "./worker.ts";
 
 export { createTemporalWorker, type TemporalWorker, type TemporalWorkerOptions } from "./create-worker.ts";
-export type { TemporalBackendOptions } from "./options.ts";
+export type { OwnWorkflows, TemporalBackendOptions } from "./options.ts";
 
 /**
  * Carries intents out with Temporal: one workflow per intent, of a type that is pinned to its
@@ -13,5 +14,12 @@ export type { TemporalBackendOptions } from "./options.ts";
  */
 export function temporal(options: TemporalBackendOptions = {}): DurableBackend {
   const settings = settingsOf(options);
-  return { name: settings.name, open: (host) => new TemporalBackendWorker(host, settings) };
+  return {
+    name: settings.name,
+    catalogue({ workflowKey }) {
+      const { namespace, taskQueue } = settings;
+      return { workflowType: ownerType(settings, { workflowKey, kind: "effect" }), taskQueue, namespace };
+    },
+    open: (host) => new TemporalBackendWorker(host, settings),
+  };
 }

@@ -29,11 +29,32 @@ export interface TemporalBackendOptions {
   readonly concurrency?: number;
   /** Pins each workflow to the worker version that started it. Defaults to no worker versioning. */
   readonly deployment?: { readonly name: string; readonly buildId: string };
+  /** Defaults to none: each commitment is owned by the workflow that ships. */
+  readonly ownWorkflows?: OwnWorkflows;
+}
+
+/** Workflows of your own that own commitments. */
+export interface OwnWorkflows {
+  /**
+   * A module that exports them and, for the commitments without one, `carryOut` from
+   * `countersign/temporal/workflows`. It is bundled when a worker starts.
+   */
+  readonly path: string;
+  /**
+   * Which exported workflow owns which commitment, by `name@version`. It gets an `IntentRun` and must
+   * pass it to `carryOut`, which is the only way to the handler.
+   */
+  readonly types: Readonly<Record<string, string>>;
+  /** Activities that they call beside ours. */
+  readonly activities?: object;
 }
 
 /** The options with their defaults, each checked. */
 export interface TemporalSettings
-  extends Pick<TemporalBackendOptions, "apiKey" | "tls" | "connection" | "dataConverter" | "deployment"> {
+  extends Pick<
+    TemporalBackendOptions,
+    "apiKey" | "tls" | "connection" | "dataConverter" | "deployment" | "ownWorkflows"
+  > {
   readonly name: string;
   readonly address: string;
   readonly namespace: string;
@@ -54,6 +75,7 @@ const KNOWN = [
   "worker",
   "concurrency",
   "deployment",
+  "ownWorkflows",
 ] as const satisfies readonly (keyof TemporalBackendOptions)[];
 
 /** @throws OptionError for an unknown option or one that makes no sense, before anything is opened. */
@@ -74,6 +96,7 @@ export function settingsOf(options: TemporalBackendOptions): TemporalSettings {
       remedy: "Give deployment: { name, buildId }, with a new buildId for each version of your code.",
     });
   }
+  assertOwnWorkflows(options.ownWorkflows);
   return {
     ...options,
     name: text(options.name, "temporal", "name"),
@@ -84,6 +107,18 @@ export function settingsOf(options: TemporalBackendOptions): TemporalSettings {
     concurrency,
   };
 }
+
+function assertOwnWorkflows(own: OwnWorkflows | undefined): void {
+  if (own === undefined) return;
+  const wrong = Object.entries(own.types ?? {}).find(([, type]) => !/^[A-Za-z_$][\w$]*$/.test(type) || OURS.has(type));
+  if (wrong === undefined && isName(own.path) && own.types !== undefined) return;
+  throw new OptionError("temporal() got workflows that cannot own a commitment", {
+    facts: { path: String(own.path), commitment: wrong?.[0], workflow: wrong?.[1] },
+    remedy: "Give the module's path, and for each name@version a function that it exports.",
+  });
+}
+
+const OURS: ReadonlySet<string> = new Set(["carryOut", "default"]);
 
 function text(value: string | undefined, otherwise: string, option: string): string {
   if (value === undefined) return otherwise;

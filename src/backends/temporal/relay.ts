@@ -2,13 +2,8 @@ import type { Client } from "@temporalio/client";
 import type { BackendHost } from "../../backend.ts";
 import { giveBack, type HandedOver, loadUnderWay, overdueIntents, takeForHandOver } from "../../database/hand-over.ts";
 import { inquirable } from "../inquiry.ts";
+import type { TemporalSettings } from "./options.ts";
 import { Runs } from "./runs.ts";
-
-export interface RelayInput {
-  readonly host: BackendHost;
-  readonly backend: string;
-  readonly taskQueue: string;
-}
 
 /** Intents per round; starts that are under way at once. */
 const BATCH = 100;
@@ -27,10 +22,10 @@ export class Relay {
   /** When an overdue intent was last told of, by this process's clock. */
   readonly #toldAt = new Map<string, number>();
 
-  constructor(input: RelayInput) {
-    this.#host = input.host;
-    this.#backend = input.backend;
-    this.#runs = new Runs(input);
+  constructor(host: BackendHost, settings: TemporalSettings) {
+    this.#host = host;
+    this.#backend = settings.name;
+    this.#runs = new Runs({ host, settings });
   }
 
   /**

@@ -2,12 +2,13 @@ import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowNotFoundErro
 import type { BackendHost } from "../../backend.ts";
 import type { AnyCommitment } from "../../commitment.ts";
 import { type HandedOver, loadStanding } from "../../database/hand-over.ts";
-import { type IntentRun, LOOK_SIGNAL, workflowType } from "./protocol.ts";
+import { ownerType } from "./catalogue.ts";
+import type { TemporalSettings } from "./options.ts";
+import { type IntentRun, LOOK_SIGNAL } from "./protocol.ts";
 
 export interface RunsInput {
   readonly host: BackendHost;
-  readonly backend: string;
-  readonly taskQueue: string;
+  readonly settings: TemporalSettings;
 }
 
 /** The workflow runs of our intents: one per intent, under the intent's id. */
@@ -25,8 +26,9 @@ export class Runs {
    * one follows.
    */
   async ensure(client: Client, intent: HandedOver): Promise<void> {
+    const { host, settings } = this.#input;
     const options = this.#optionsOf(intent);
-    const type = workflowType(intent.workflowKey, intent.kind);
+    const type = ownerType(settings, intent);
     if (intent.again) {
       await client.workflow.signalWithStart(type, {
         ...options,
@@ -42,8 +44,8 @@ export class Runs {
       });
     } catch (error) {
       if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
-      const { host, backend } = this.#input;
-      const standing = await loadStanding(host.database, { id: intent.id, backend, workflowKey: intent.workflowKey });
+      const { id, workflowKey } = intent;
+      const standing = await loadStanding(host.database, { id, backend: settings.name, workflowKey });
       if (standing?.status === "runnable") await this.ensure(client, { ...intent, again: true });
     }
   }
@@ -58,7 +60,7 @@ export class Runs {
   }
 
   #optionsOf({ id, digest, workflowKey, kind }: HandedOver) {
-    const { host, taskQueue } = this.#input;
+    const { host, settings } = this.#input;
     const { timeoutMs, retry } = host.commitments.get(workflowKey) as AnyCommitment;
     const run: IntentRun = {
       intentId: id,
@@ -77,7 +79,7 @@ export class Runs {
     return {
       args: [run] as [IntentRun],
       workflowId: id,
-      taskQueue,
+      taskQueue: settings.taskQueue,
       workflowIdConflictPolicy: "USE_EXISTING" as const,
       workflowTaskTimeout: WORKFLOW_TASK_TIMEOUT_MS,
     };

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "@temporalio/worker";
 import type { BackendHost } from "../../backend.ts";
 import { type ActivitiesInput, activitiesOf } from "./activities.ts";
+import { registeredTypes } from "./catalogue.ts";
 import type { Link } from "./link.ts";
 import type { TemporalSettings } from "./options.ts";
 import { workflowCode } from "./workflow-bundle.ts";
@@ -78,14 +79,15 @@ export class TaskQueueWorker {
   async #create(): Promise<Worker> {
     const { host, settings, link, activities } = this.#input;
     const { connection } = await link.get();
-    const { namespace, taskQueue, concurrency, dataConverter, deployment } = settings;
+    const { namespace, taskQueue, concurrency, dataConverter, deployment, ownWorkflows } = settings;
+    const types = registeredTypes(settings, host.commitments.values());
     return Worker.create({
       connection,
       namespace,
       taskQueue,
       identity: host.workerId,
-      workflowBundle: { code: await workflowCode(host.commitments.values()) },
-      activities: activitiesOf(activities),
+      workflowBundle: { code: await workflowCode(types, ownWorkflows?.path) },
+      activities: { ...ownWorkflows?.activities, ...activitiesOf(activities) },
       maxConcurrentActivityTaskExecutions: concurrency,
       stickyQueueScheduleToStartTimeout: STICKY_MS,
       // A closing process tells its handlers itself, when its own time is up.

@@ -19,7 +19,7 @@ export class TemporalBackendWorker implements BackendWorker {
     this.#host = host;
     this.#settings = settings;
     this.#carrier = new Carrier(host, settings);
-    this.#relay = new Relay({ host, backend: settings.name, taskQueue: settings.taskQueue });
+    this.#relay = new Relay(host, settings);
   }
 
   async run(signal: AbortSignal): Promise<void> {

@@ -19,6 +19,8 @@ import {
   type Stage,
 } from "./protocol.ts";
 
+export type { IntentEnd, IntentRun } from "./protocol.ts";
+
 /*
  * The workflow of one intent. It runs in Temporal's sandbox: no Node, no database, no clock but
  * Temporal's. It decides nothing about the intent: the row in Postgres does, and each activity says

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { DefaultLogger, Runtime, Worker } from "@temporalio/worker";
 import { beforeAll, expect, it } from "vitest";
 import { z } from "zod";
+import { registeredTypes } from "../../../src/backends/temporal/catalogue.ts";
 import { workflowCode } from "../../../src/backends/temporal/workflow-bundle.ts";
 import { type AnyCommitment, defineCommitment } from "../../../src/index.ts";
 
@@ -31,7 +32,8 @@ function commitmentOf(name: string): AnyCommitment {
 let code: string;
 beforeAll(async () => {
   Runtime.install({ logger: new DefaultLogger("ERROR") });
-  code = await workflowCode(recorded.filter((name) => !name.includes(".")).map(commitmentOf));
+  const commitments = recorded.filter((name) => !name.includes(".")).map(commitmentOf);
+  code = await workflowCode(registeredTypes({}, commitments));
 });
 
 const replay = (workflows: string, name: string) =>
