@@ -19,6 +19,7 @@ export default defineConfig({
     alias: [
       { find: /^countersign$/, replacement: at("src/index.ts") },
       { find: /^countersign\/postgres$/, replacement: at("src/backends/postgres/index.ts") },
+      { find: /^countersign\/temporal$/, replacement: at("src/backends/temporal/index.ts") },
       { find: /^countersign\/pglite$/, replacement: at("src/database/pglite.ts") },
       { find: /^countersign\/checkpointers$/, replacement: at("checkpointers/index.ts") },
       { find: /^countersign\/graphs$/, replacement: at("graphs/index.ts") },

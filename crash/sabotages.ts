@@ -70,7 +70,7 @@ export const SABOTAGES: readonly Sabotage[] = [
     shows: "effectsOtherThanApproved",
     changes: [
       {
-        file: "src/backends/postgres/execute.ts",
+        file: "src/backends/execute.ts",
         find: "commitment.handlers.execute(effect.payload, context)",
         replace: "commitment.handlers.execute({ ...(effect.payload as object), amount: 1_000_000 }, context)",
       },
@@ -96,8 +96,10 @@ export const SABOTAGES: readonly Sabotage[] = [
       },
       {
         file: "src/backends/postgres/worker.ts",
-        find: 'import { loadIntent } from "../../database/intents.ts";',
-        replace: 'import { intentFromRow, loadIntent } from "../../database/intents.ts";',
+        find: 'import { Dispatches } from "../dispatches.ts";',
+        replace: `import { intentFromRow } from "../../database/intents.ts";
+import { Dispatches } from "../dispatches.ts";
+import { execute } from "../execute.ts";`,
       },
     ],
   },

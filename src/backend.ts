@@ -23,7 +23,7 @@ import type { ExecutionIntent } from "./intent.ts";
 export interface BackendHost {
   readonly database: Database;
   readonly wakeups: Wakeups;
-  /** The commitments that this backend owns, by `name@version`: nothing else is ever claimed (rule 14). */
+  /** The commitments that this process registers, by `name@version`: nothing else is ever claimed (rule 14). */
   readonly commitments: ReadonlyMap<string, AnyCommitment>;
   /** Names this process in leases and audit rows. */
   readonly workerId: string;
@@ -41,6 +41,12 @@ export interface BackendHost {
 export interface DurableBackend {
   /** Recorded in each intent's row as its owner (G7). Stable: renaming it orphans what is open. */
   readonly name: string;
+  /** For one that stands for several: the names of all of them. Defaults to its own name. */
+  readonly names?: readonly string[];
+  /** For one that stands for several: which of them owns what is proposed of this commitment. Defaults to itself. */
+  ownerOf?(commitment: AnyCommitment): string;
+  /** Under which name, and where, this backend serves a commitment: for the inventory. Defaults to nothing to say. */
+  catalogue?(commitment: AnyCommitment): Readonly<Record<string, string>>;
   /** Called once by `countersign()`. Does not start to work yet. */
   open(host: BackendHost): BackendWorker;
 }

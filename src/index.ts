@@ -1,6 +1,7 @@
 export type { AuditBreak, AuditRow } from "./audit.ts";
 export { verifyAuditChain } from "./audit.ts";
 export type { BackendHost, BackendWorker, DurableBackend } from "./backend.ts";
+export { type RouteOptions, type Routes, route } from "./backends/route.ts";
 export type {
   AnyCommitment,
   Commitment,
@@ -33,6 +34,7 @@ export type {
   SideEffectClass,
 } from "./policy.ts";
 export type { RetryPolicy } from "./retry.ts";
+export type { CatalogueEntry } from "./runtime/assemble.ts";
 export type { AuditTrail } from "./runtime/audit-trail.ts";
 export { type Countersign, countersign } from "./runtime/countersign.ts";
 export type { ApproveOptions, RejectOptions } from "./runtime/decide.ts";

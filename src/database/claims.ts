@@ -157,6 +157,8 @@ export interface RescueInput {
   readonly backend: string;
   readonly worker: string;
   readonly kinds: readonly { readonly workflowKey: string; readonly maxAttempts: number }[];
+  /** This one alone. */
+  readonly id?: string;
 }
 
 /**
@@ -171,6 +173,7 @@ export async function rescueIntents(db: Queryable, input: RescueInput): Promise<
         select i.id, kind.max_attempts from ${db.schema}.execution_intents i
         join unnest($3::text[], $4::int[]) as kind(workflow_key, max_attempts) using (workflow_key)
         where i.status = 'dispatched' and i.backend = $1 and i.lease_expires_at < ${db.schema}.clock()
+          and ($5::uuid is null or i.id = $5)
         order by i.id for no key update of i skip locked
       )
       update ${db.schema}.execution_intents i set
@@ -190,6 +193,7 @@ export async function rescueIntents(db: Queryable, input: RescueInput): Promise<
       input.worker,
       input.kinds.map((kind) => kind.workflowKey),
       input.kinds.map((kind) => kind.maxAttempts),
+      input.id ?? null,
     ],
   });
   return rows.length;
@@ -202,6 +206,8 @@ export interface LeaseInquiryInput {
   readonly workflowKeys: readonly string[];
   readonly limit: number;
   readonly leaseMs: number;
+  /** This one alone. */
+  readonly id?: string;
 }
 
 /** Leases intents whose provider is to be asked: `unknown` ones to reconcile, pending ones to poll. */
@@ -213,13 +219,22 @@ export async function leaseInquiries(db: Queryable, input: LeaseInquiryInput): P
         where status = $1 and backend = $2 and workflow_key = any($3::text[]) and kind = 'effect'
           and not_before <= ${db.schema}.clock()
           and (lease_expires_at is null or lease_expires_at < ${db.schema}.clock())
+          and ($7::uuid is null or id = $7)
         order by not_before, id limit $4 for no key update skip locked
       )
       update ${db.schema}.execution_intents i set
         lease_owner = $5, lease_token = lease_token + 1,
         lease_expires_at = ${db.schema}.clock() + $6 * interval '1 millisecond'
       from due where i.id = due.id returning i.*`,
-    values: [input.status, input.backend, input.workflowKeys, input.limit, input.worker, input.leaseMs],
+    values: [
+      input.status,
+      input.backend,
+      input.workflowKeys,
+      input.limit,
+      input.worker,
+      input.leaseMs,
+      input.id ?? null,
+    ],
   });
   return rows.map(intentFromRow);
 }

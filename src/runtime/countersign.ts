@@ -6,7 +6,7 @@ import { DatabaseError, ThreadError } from "../errors.ts";
 import type { AnyGraph, Graph } from "../graph.ts";
 import type { ExecutionIntent } from "../intent.ts";
 import { toJson } from "../json.ts";
-import { assemble, type Parts } from "./assemble.ts";
+import { assemble, type CatalogueEntry, type Parts } from "./assemble.ts";
 import { AuditTrail } from "./audit-trail.ts";
 import { type ApproveOptions, type RejectOptions, recordDecision } from "./decide.ts";
 import {
@@ -232,6 +232,11 @@ export class Countersign implements AsyncDisposable {
    */
   async prune(options: PruneOptions): Promise<Pruned> {
     return pruneThreads(this.#open.database, options);
+  }
+
+  /** Every commitment that this process registers, with the backend that owns it and what that says of it. */
+  catalogue(): CatalogueEntry[] {
+    return this.#open.catalogue;
   }
 
   /** The audit trail: read it, and verify that nobody changed it (G8). */

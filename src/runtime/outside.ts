@@ -42,7 +42,7 @@ export interface OutsideContext {
   readonly database: Database;
   readonly commitments: ReadonlyMap<string, AnyCommitment>;
   readonly maxPayloadBytes: number;
-  /** Lets the worker of this process let go of an intent that was ended here. */
+  /** Lets the backend let go of an intent that was ended here. */
   readonly released: (intent: ExecutionIntent) => void;
 }
 
@@ -164,10 +164,17 @@ export async function cancelIntent(context: OutsideContext, intentId: string, op
     if (target?.kind === "compensation") throw undoing(intentId);
     if (target?.status === "unknown") throw unknownOutcome(intentId);
     if (target === undefined || hasEnded(target.status)) return [];
-    const ids = group.filter((intent) => !hasEnded(intent.status)).map((intent) => intent.id);
-    return cancelIntents(tx, { ids, by: by.id, byType: "human", reasonCode: "cancelled" });
+    const open = group.filter((intent) => !hasEnded(intent.status));
+    const ids = await cancelIntents(tx, {
+      ids: open.map((intent) => intent.id),
+      by: by.id,
+      byType: "human",
+      reasonCode: "cancelled",
+    });
+    return open.filter((intent) => ids.includes(intent.id));
   });
-  if (cancelled.includes(intentId) || (await requestCancel(database, intentId))) return;
+  for (const intent of cancelled) context.released(intent);
+  if (cancelled.some(({ id }) => id === intentId) || (await requestCancel(database, intentId))) return;
   const intent = await loadIntent(database, intentId);
   throw new IntentError("INTENT_ENDED", "The intent has ended and cannot be cancelled", {
     facts: { intentId, status: intent?.status },
@@ -193,19 +200,23 @@ function undoing(intentId: string): IntentError {
 export async function cancelThreadById(context: OutsideContext, threadId: string, options: ByPerson): Promise<void> {
   checkCancel({ threadId, options });
   const { by } = options;
-  const running = await context.database.transaction(async (tx) => {
+  const { running, cancelled } = await context.database.transaction(async (tx) => {
     const intents = await lockThreadIntents(tx, threadId);
     // What is being undone is undone to its end.
     const open = intents.filter((intent) => !hasEnded(intent.status) && intent.kind !== "compensation");
-    await cancelIntents(tx, {
+    const ids = await cancelIntents(tx, {
       ids: open.map((intent) => intent.id),
       by: by.id,
       byType: "human",
       reasonCode: "cancelled",
     });
     if (!(await cancelThread(tx, threadId, by.id))) throw await notCancellable(context, threadId);
-    return open.filter((intent) => intent.status === "dispatched");
+    return {
+      running: open.filter((intent) => intent.status === "dispatched"),
+      cancelled: open.filter((intent) => ids.includes(intent.id)),
+    };
   });
+  for (const intent of cancelled) context.released(intent);
   for (const intent of running) await requestCancel(context.database, intent.id);
 }
 

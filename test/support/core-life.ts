@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { CANCELLED, execute } from "../../src/backends/postgres/execute.ts";
+import { CANCELLED, execute } from "../../src/backends/execute.ts";
 import { decide, type RecordedDecision } from "../../src/decision.ts";
 import { digestOf } from "../../src/digest.ts";
 import { CountersignError, NonRetryableError } from "../../src/errors.ts";

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { execute } from "../../src/backends/postgres/execute.ts";
+import { execute } from "../../src/backends/execute.ts";
 import { claimIntents, rescueIntents, type Settlement, settleIntents } from "../../src/database/claims.ts";
 import type { Database } from "../../src/database/client.ts";
 import { moveEffect } from "../../src/database/compensation.ts";

@@ -1,39 +1,19 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { BackendHost, BackendWorker } from "../../backend.ts";
-import { Batcher } from "../../database/batcher.ts";
-import {
-  claimIntents,
-  type NextWork,
-  nextWork,
-  renewLeases,
-  rescueIntents,
-  type Settlement,
-  settleIntents,
-} from "../../database/claims.ts";
-import { loadIntent } from "../../database/intents.ts";
-import { refusedMove, setAside } from "../../database/refused.ts";
-import { BoundaryError, LeaseLostError } from "../../errors.ts";
+import { claimIntents, type NextWork, nextWork, rescueIntents, type Settlement } from "../../database/claims.ts";
 import type { ExecutionIntent } from "../../intent.ts";
-import { CANCELLED, execute } from "./execute.ts";
-import { inquirable, inquire } from "./inquire.ts";
+import { Dispatches } from "../dispatches.ts";
+import { inquirable } from "../inquiry.ts";
+import { pastRefused } from "../past-refused.ts";
+import { inquire } from "./inquire.ts";
 
 export interface WorkerOptions {
   readonly name: string;
   readonly concurrency: number;
 }
 
-/** A dispatch that is under way in this process. */
-interface Running {
-  readonly intent: ExecutionIntent;
-  readonly abort: AbortController;
-  readonly done: Promise<void>;
-}
-
 /** What `setTimeout` can count to. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-/** How often a settlement is tried again while the database is away. */
-const SETTLE_RETRY_MS = 200;
 
 /**
  * The embedded worker: claims batches, runs their handlers side by side, keeps their leases alive and
@@ -42,9 +22,7 @@ const SETTLE_RETRY_MS = 200;
 export class PostgresWorker implements BackendWorker {
   readonly #host: BackendHost;
   readonly #options: WorkerOptions;
-  readonly #running = new Map<string, Running>();
-  /** Each resolves to whether it counted: false when the lease has moved on and nothing was written. */
-  readonly #settlements: Batcher<Settlement, boolean>;
+  readonly #dispatches: Dispatches;
   #slotFreed: () => void = () => {};
   readonly #inquiries = new Set<Promise<void>>();
   /** Aborts inquiries when the worker closes: they have no effect and can be repeated. */
@@ -55,22 +33,15 @@ export class PostgresWorker implements BackendWorker {
   #stopped = false;
   /** What a claim still brings then is not begun: its lease runs out, and another process takes it. */
   #abandoned = false;
-  #heartbeat: NodeJS.Timeout | undefined;
 
   constructor(host: BackendHost, options: WorkerOptions) {
     this.#host = host;
     this.#options = options;
-    this.#settlements = new Batcher(async (settlements) => {
-      const { database, workerId: worker } = host;
-      // failpoint: settle.before
-      const counted = await settleIntents(database, { backend: options.name, worker, settlements });
-      // failpoint: settle.after
-      return settlements.map(({ id }) => counted.has(id));
-    });
+    this.#dispatches = new Dispatches(host, options.name);
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const cancellations = this.#watchCancellations(signal);
+    const cancellations = this.#dispatches.watchCancellations(signal);
     while (!signal.aborted) {
       const watch = this.#host.wakeups.watch("runnable");
       this.#slotFreed = () => watch.wake();
@@ -119,7 +90,7 @@ export class PostgresWorker implements BackendWorker {
   }
 
   released(intent: ExecutionIntent): void {
-    this.#running.get(intent.id)?.abort.abort(new LeaseLostError({ intentId: intent.id }));
+    this.#dispatches.release(intent.id);
   }
 
   async drain(timeoutMs: number): Promise<void> {
@@ -130,26 +101,18 @@ export class PostgresWorker implements BackendWorker {
     await Promise.race([this.#settled(), late]);
     stop.abort();
     this.#abandoned = true;
-    for (const { intent, abort } of this.#running.values()) {
-      abort.abort(new LeaseLostError({ intentId: intent.id, reason: "closing" }));
-    }
-    clearInterval(this.#heartbeat);
-    this.#heartbeat = undefined;
+    this.#dispatches.abandon();
   }
 
   /** Resolves when nothing runs any more. */
   async #settled(): Promise<void> {
-    while (this.#running.size + this.#inquiries.size > 0 || this.#claiming !== undefined) {
-      await Promise.all([
-        this.#claiming?.catch(() => {}),
-        ...this.#inquiries,
-        ...[...this.#running.values()].map((running) => running.done),
-      ]);
+    while (this.#dispatches.size + this.#inquiries.size > 0 || this.#claiming !== undefined) {
+      await Promise.all([this.#claiming?.catch(() => {}), ...this.#inquiries, this.#dispatches.ended()]);
     }
   }
 
   get #freeSlots(): number {
-    return this.#options.concurrency - this.#running.size;
+    return this.#options.concurrency - this.#dispatches.size;
   }
 
   /** How many more of each kind could start now. */
@@ -157,7 +120,7 @@ export class PostgresWorker implements BackendWorker {
     return [...this.#host.commitments.values()]
       .map(({ workflowKey, maxConcurrency }) => ({
         workflowKey,
-        slots: Math.min(this.#freeSlots, maxConcurrency - this.#runningOf(workflowKey)),
+        slots: Math.min(this.#freeSlots, maxConcurrency - this.#dispatches.countOf(workflowKey)),
       }))
       .filter((kind) => kind.slots > 0);
   }
@@ -168,7 +131,7 @@ export class PostgresWorker implements BackendWorker {
     if (this.#stopped || kinds.length === 0) return 0;
     const { database, workerId: worker, leaseMs } = this.#host;
     // failpoint: claim.before
-    const claiming = this.#pastRefused(() =>
+    const claiming = pastRefused(this.#host, () =>
       claimIntents(database, { backend: this.#options.name, worker, kinds, limit, leaseMs }),
     );
     this.#claiming = claiming;
@@ -182,85 +145,17 @@ export class PostgresWorker implements BackendWorker {
     }
   }
 
-  #runningOf(workflowKey: string): number {
-    let count = 0;
-    for (const { intent } of this.#running.values()) if (intent.workflowKey === workflowKey) count++;
-    return count;
-  }
-
   #start(intent: ExecutionIntent): void {
-    // As after a long pause of this process: its own lease ran out, and it has taken the intent over from itself.
-    this.released(intent);
-    const abort = new AbortController();
-    const done = this.#carryOut(intent, abort.signal)
+    this.#dispatches
+      .begin(intent)
+      .then((settlement) => this.#attendSoon(settlement))
       .catch((error) => this.#host.onError(error))
-      .finally(() => {
-        // A handler that was left behind may end after a later one of the same intent has begun.
-        if (this.#running.get(intent.id)?.abort === abort) this.#running.delete(intent.id);
-        this.#slotFreed();
-      });
-    this.#running.set(intent.id, { intent, abort, done });
-    this.#heartbeat ??= setInterval(() => void this.#renew(), this.#host.leaseMs / 3).unref();
+      .finally(() => this.#slotFreed());
   }
 
-  async #carryOut(intent: ExecutionIntent, signal: AbortSignal): Promise<void> {
-    const commitment = this.#host.commitments.get(intent.workflowKey);
-    if (commitment === undefined) return;
-    const effect = intent.compensates === null ? intent : await loadIntent(this.#host.database, intent.compensates);
-    if (effect === undefined) return;
-    const { maxPayloadBytes } = this.#host;
-    // failpoint: call.before
-    const settlement = await execute({ intent, effect, commitment, maxPayloadBytes, signal });
-    // failpoint: response.after
-    if (signal.aborted && signal.reason !== CANCELLED) return;
-    await this.#settle(settlement);
-  }
-
-  /** Keeps trying while the lease lasts: the effect is done, only its record is missing. */
-  async #settle(settlement: Settlement): Promise<void> {
-    for (const until = Date.now() + this.#host.leaseMs; ; ) {
-      try {
-        const counted = await this.#settlements.add(settlement);
-        // Its provider may have to be asked, sooner than was known until now.
-        if (settlement.status === "unknown" || settlement.status === "awaiting_external") this.#attendAt = 0;
-        if (counted) return;
-        throw new LeaseLostError({ intentId: settlement.id, leaseToken: settlement.leaseToken });
-      } catch (error) {
-        if (error instanceof LeaseLostError || Date.now() >= until) throw error;
-        this.#host.onError(error);
-        await delay(SETTLE_RETRY_MS);
-      }
-    }
-  }
-
-  async #renew(): Promise<void> {
-    if (this.#running.size === 0) {
-      clearInterval(this.#heartbeat);
-      this.#heartbeat = undefined;
-      return;
-    }
-    const running = [...this.#running.values()];
-    const leases = running.map(({ intent }) => ({ id: intent.id, leaseToken: intent.leaseToken }));
-    try {
-      // failpoint: renewal.before
-      const renewed = await renewLeases(this.#host.database, { leases, leaseMs: this.#host.leaseMs });
-      // failpoint: renewal.after
-      const held = new Map(renewed.map((lease) => [lease.id, lease.cancelRequested]));
-      for (const { intent, abort } of running) {
-        const cancelRequested = held.get(intent.id);
-        if (cancelRequested === undefined) abort.abort(new LeaseLostError({ intentId: intent.id }));
-        else if (cancelRequested) abort.abort(CANCELLED);
-      }
-    } catch (error) {
-      this.#host.onError(error);
-    }
-  }
-
-  async #watchCancellations(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      await this.#host.wakeups.watch("cancel").until(this.#host.leaseMs, signal);
-      if (this.#running.size > 0 && !signal.aborted) await this.#renew();
-    }
+  /** Its provider may have to be asked, sooner than was known until now. */
+  #attendSoon(settlement: Settlement | undefined): void {
+    if (settlement?.status === "unknown" || settlement?.status === "awaiting_external") this.#attendAt = 0;
   }
 
   async #rescue(): Promise<number> {
@@ -269,38 +164,15 @@ export class PostgresWorker implements BackendWorker {
       workflowKey,
       maxAttempts: retry.maxAttempts,
     }));
-    return this.#pastRefused(() => rescueIntents(database, { backend: this.#options.name, worker: workerId, kinds }));
-  }
-
-  /**
-   * Moves a batch. A row that somebody has changed past the guards makes the database refuse all of it:
-   * that row is set aside and reported, so that it keeps nobody else's intents from running.
-   */
-  async #pastRefused<Result>(move: () => Promise<Result>): Promise<Result> {
-    const { database, workerId: worker, onError } = this.#host;
-    for (;;) {
-      try {
-        return await move();
-      } catch (error) {
-        const refused = refusedMove(error);
-        if (refused === undefined || !(await setAside(database, { intentId: refused.intentId, worker }))) throw error;
-        onError(
-          new BoundaryError("An intent is not what was approved, and was set aside: it will not run", {
-            facts: { ...refused },
-            remedy:
-              "It was changed past Countersign, by SQL. Find out who can write there, and verify the audit trail.",
-            cause: error,
-          }),
-        );
-      }
-    }
+    const rescue = { backend: this.#options.name, worker: workerId, kinds };
+    return pastRefused(this.#host, () => rescueIntents(database, rescue));
   }
 
   /** Begins inquiries; a provider that takes its time to answer holds nothing else up. */
   async #inquire(): Promise<number> {
     if (this.#stopped) return 0;
-    const settle = (settlement: Settlement): Promise<boolean> => this.#settlements.add(settlement);
-    const begun = await inquire(this.#host, this.#options.name, settle, this.#closing.signal);
+    const dispatches = this.#dispatches;
+    const begun = await inquire(this.#host, this.#options.name, (s) => dispatches.settle(s), this.#closing.signal);
     for (const inquiry of begun) {
       const tracked = inquiry.catch(this.#host.onError).finally(() => this.#inquiries.delete(tracked));
       this.#inquiries.add(tracked);

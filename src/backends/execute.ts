@@ -1,12 +1,12 @@
-import type { AnyCommitment, HandlerContext } from "../../commitment.ts";
-import type { Settlement } from "../../database/claims.ts";
-import { digestOf } from "../../digest.ts";
-import { type CountersignError, HandlerError, isCountersignError } from "../../errors.ts";
-import type { ExecutionIntent, IntentFailure } from "../../intent.ts";
-import { type Json, toJson } from "../../json.ts";
-import { isPending } from "../../pending.ts";
-import { retryDelayMs } from "../../retry.ts";
-import { parseWith } from "../../schema.ts";
+import type { AnyCommitment, HandlerContext } from "../commitment.ts";
+import type { Settlement } from "../database/claims.ts";
+import { digestOf } from "../digest.ts";
+import { type CountersignError, HandlerError, isCountersignError } from "../errors.ts";
+import type { ExecutionIntent, IntentFailure } from "../intent.ts";
+import { type Json, toJson } from "../json.ts";
+import { isPending } from "../pending.ts";
+import { retryDelayMs } from "../retry.ts";
+import { parseWith } from "../schema.ts";
 
 /** One dispatch: the claimed intent, for a compensation the effect that it undoes, and when to stop. */
 export interface Dispatch {

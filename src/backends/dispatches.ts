@@ -1,0 +1,157 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { BackendHost } from "../backend.ts";
+import { Batcher } from "../database/batcher.ts";
+import { renewLeases, type Settlement, settleIntents } from "../database/claims.ts";
+import { loadIntent } from "../database/intents.ts";
+import { LeaseLostError } from "../errors.ts";
+import type { ExecutionIntent } from "../intent.ts";
+import { CANCELLED, execute } from "./execute.ts";
+
+/** A dispatch that is under way in this process. */
+interface Running {
+  readonly intent: ExecutionIntent;
+  readonly abort: AbortController;
+  readonly done: Promise<Settlement | undefined>;
+}
+
+/** How often a settlement is tried again while the database is away. */
+const SETTLE_RETRY_MS = 200;
+
+/**
+ * The claimed intents that this process is carrying out: runs their handlers side by side, keeps
+ * their leases alive, tells a handler when its lease is gone or its intent cancelled, and records how
+ * each ended. Whoever claims, a poll of ours or a task of Temporal's, hands them over to this.
+ */
+export class Dispatches {
+  readonly #host: BackendHost;
+  readonly #running = new Map<string, Running>();
+  readonly #settlements: Batcher<Settlement, boolean>;
+  #heartbeat: NodeJS.Timeout | undefined;
+
+  constructor(host: BackendHost, backend: string) {
+    this.#host = host;
+    this.#settlements = new Batcher(async (settlements) => {
+      const { database, workerId: worker } = host;
+      // failpoint: settle.before
+      const counted = await settleIntents(database, { backend, worker, settlements });
+      // failpoint: settle.after
+      return settlements.map(({ id }) => counted.has(id));
+    });
+  }
+
+  get size(): number {
+    return this.#running.size;
+  }
+
+  countOf(workflowKey: string): number {
+    let count = 0;
+    for (const { intent } of this.#running.values()) if (intent.workflowKey === workflowKey) count++;
+    return count;
+  }
+
+  /**
+   * Carries out an intent that was claimed just now.
+   * @returns what was recorded; nothing when another holds the intent by then, or this process closes.
+   * @throws whatever kept it from being recorded for as long as the lease lasts.
+   */
+  begin(intent: ExecutionIntent): Promise<Settlement | undefined> {
+    // As after a long pause of this process: its own lease ran out, and it has taken the intent over from itself.
+    this.release(intent.id);
+    const abort = new AbortController();
+    const done = this.#carryOut(intent, abort.signal).finally(() => {
+      // A handler that was left behind may end after a later one of the same intent has begun.
+      if (this.#running.get(intent.id)?.abort === abort) this.#running.delete(intent.id);
+    });
+    this.#running.set(intent.id, { intent, abort, done });
+    this.#heartbeat ??= setInterval(() => void this.renew(), this.#host.leaseMs / 3).unref();
+    return done;
+  }
+
+  /** Records what an inquiry found out, or what a handler came to. False when the lease has moved on. */
+  settle(settlement: Settlement): Promise<boolean> {
+    return this.#settlements.add(settlement);
+  }
+
+  /** The intent was ended elsewhere: its handler is told, and what it still answers counts for nothing. */
+  release(intentId: string): void {
+    this.#running.get(intentId)?.abort.abort(new LeaseLostError({ intentId }));
+  }
+
+  /** Tells every handler that this process closes; their leases run out. */
+  abandon(): void {
+    for (const { intent, abort } of this.#running.values()) {
+      abort.abort(new LeaseLostError({ intentId: intent.id, reason: "closing" }));
+    }
+    this.#rest();
+  }
+
+  /** Resolves when those that run now have ended, well or not. */
+  async ended(): Promise<void> {
+    await Promise.allSettled([...this.#running.values()].map(({ done }) => done));
+  }
+
+  /** Extends the leases, and learns which are lost and what is to be cancelled. */
+  async renew(): Promise<void> {
+    if (this.#running.size === 0) {
+      this.#rest();
+      return;
+    }
+    const running = [...this.#running.values()];
+    const leases = running.map(({ intent }) => ({ id: intent.id, leaseToken: intent.leaseToken }));
+    try {
+      // failpoint: renewal.before
+      const renewed = await renewLeases(this.#host.database, { leases, leaseMs: this.#host.leaseMs });
+      // failpoint: renewal.after
+      const held = new Map(renewed.map((lease) => [lease.id, lease.cancelRequested]));
+      for (const { intent, abort } of running) {
+        const cancelRequested = held.get(intent.id);
+        if (cancelRequested === undefined) abort.abort(new LeaseLostError({ intentId: intent.id }));
+        else if (cancelRequested) abort.abort(CANCELLED);
+      }
+    } catch (error) {
+      this.#host.onError(error);
+    }
+  }
+
+  /** Looks for cancellations whenever one was notified, until the signal aborts. */
+  async watchCancellations(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#host.wakeups.watch("cancel").until(this.#host.leaseMs, signal);
+      if (this.#running.size > 0 && !signal.aborted) await this.renew();
+    }
+  }
+
+  #rest(): void {
+    clearInterval(this.#heartbeat);
+    this.#heartbeat = undefined;
+  }
+
+  async #carryOut(intent: ExecutionIntent, signal: AbortSignal): Promise<Settlement | undefined> {
+    const commitment = this.#host.commitments.get(intent.workflowKey);
+    if (commitment === undefined) return undefined;
+    const effect = intent.compensates === null ? intent : await loadIntent(this.#host.database, intent.compensates);
+    if (effect === undefined) return undefined;
+    const { maxPayloadBytes } = this.#host;
+    // failpoint: call.before
+    const settlement = await execute({ intent, effect, commitment, maxPayloadBytes, signal });
+    // failpoint: response.after
+    if (signal.aborted && signal.reason !== CANCELLED) return undefined;
+    await this.#record(settlement);
+    return settlement;
+  }
+
+  /** Keeps trying while the lease lasts: the effect is done, only its record is missing. */
+  async #record(settlement: Settlement): Promise<void> {
+    for (const until = Date.now() + this.#host.leaseMs; ; ) {
+      try {
+        const counted = await this.settle(settlement);
+        if (counted) return;
+        throw new LeaseLostError({ intentId: settlement.id, leaseToken: settlement.leaseToken });
+      } catch (error) {
+        if (error instanceof LeaseLostError || Date.now() >= until) throw error;
+        this.#host.onError(error);
+        await delay(SETTLE_RETRY_MS);
+      }
+    }
+  }
+}
