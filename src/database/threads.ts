@@ -156,7 +156,7 @@ export async function claimThreads(db: Queryable, input: ClaimThreadsInput): Pro
       update ${db.schema}.threads t set
         status = 'running', lease_owner = $1, lease_token = lease_token + 1,
         lease_expires_at = ${db.schema}.clock() + $2 * interval '1 millisecond', updated_at = ${db.schema}.clock()
-      from due where t.thread_id = due.thread_id
+      where t.thread_id = any(array(select thread_id from due))
       returning t.*, exists (select from ${db.schema}.checkpoints c
         where c.thread_id = t.thread_id and c.checkpoint_ns = '') as begun`,
     values: [
@@ -263,7 +263,7 @@ export async function releaseThreads(
           error jsonb, persist_lag_ms int, delay_ms float8, output_type text, at int, len int)
       ), held as materialized (
         select thread_id from ${db.schema}.threads t join release r using (thread_id)
-        where t.lease_token = r.token and t.status = 'running'
+        where t.thread_id = any(array(select thread_id from release)) and t.lease_token = r.token and t.status = 'running'
         order by thread_id for no key update of t
       )
       update ${db.schema}.threads t set

@@ -5,6 +5,7 @@ import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
 import pg from "pg";
 import { afterAll, beforeEach, expect, inject, it } from "vitest";
 import { CountersignSaver } from "../../checkpointers/index.ts";
+import { MIGRATIONS } from "../../src/database/migrations/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { createDatabase, dropDatabase } from "../support/postgres.ts";
 import { onThread, StockSaver } from "../support/traps.ts";
@@ -103,7 +104,7 @@ it("sets itself up once, however many processes do it at the same time", async (
     const savers = Array.from({ length: 10 }, () => new CountersignSaver(fresh));
     await Promise.all(savers.map((saver) => saver.setup()));
     const { rows } = await fresh.query("select version from countersign.migrations order by version");
-    expect(rows.map((row) => row.version)).toEqual([1, 2, 3]);
+    expect(rows.map((row) => row.version)).toEqual(MIGRATIONS.map(({ version }) => version));
     await interview(new CountersignSaver(fresh)).invoke({ question: "how many?" }, onThread("t"));
     expect(await listed(new CountersignSaver(fresh), "t")).toHaveLength(2);
   });

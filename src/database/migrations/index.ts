@@ -1,6 +1,7 @@
 import { tables } from "./0001-tables.ts";
 import { stateMachine } from "./0002-state-machine.ts";
 import { consequences } from "./0003-consequences.ts";
+import { flatPlans } from "./0004-flat-plans.ts";
 
 /** One step forward. A breaking one is refused by code that does not know it. */
 export interface Migration {
@@ -15,4 +16,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 1, name: "tables", breaking: true, sql: tables },
   { version: 2, name: "state-machine", breaking: true, sql: stateMachine },
   { version: 3, name: "consequences", breaking: true, sql: consequences },
+  { version: 4, name: "flat-plans", breaking: true, sql: flatPlans },
 ];
