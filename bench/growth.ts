@@ -2,9 +2,9 @@ import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import { type Countersign, countersign, defineGraph, requestDecision } from "countersign";
 import { CountersignSaver } from "countersign/checkpointers";
 import { postgres } from "countersign/postgres";
+import { fillHistory } from "../test/support/fill-history.ts";
 import { BareOutbox } from "./bare-outbox.ts";
 import { type BenchDatabase, withDatabase } from "./bench-database.ts";
-import { fill } from "./growth-fill.ts";
 import { atMost, type BenchResult, type Measured, sideBySide } from "./measure.ts";
 
 /** A page of the inbox, so that both schemas have as much to show. */
@@ -65,7 +65,7 @@ class Side implements AsyncDisposable {
   ): Promise<Side> {
     const pool = database.pool();
     await new CountersignSaver(pool, { schema }).setup();
-    await fill(pool, schema, holds);
+    await fillHistory(pool, schema, holds);
     const cs = await countersign({ database: pool, schema, graphs: [deciding], backend: postgres() });
     const outbox = await BareOutbox.open(pool, schema);
     const [thread] = await outbox.threads(1);

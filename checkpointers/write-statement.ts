@@ -76,7 +76,7 @@ const writes = (schema: string): string => `
     select * from jsonb_to_recordset($1::jsonb) as c(call int, thread_id text, token int)
   ), fence as materialized (
     select thread_id, case when status = 'running' then lease_token else -1 end as token
-    from ${schema}.threads where thread_id in (select thread_id from call)
+    from ${schema}.threads where thread_id = any(array(select thread_id from call))
     order by thread_id for no key update
   ), allowed as materialized (
     select call.call, call.thread_id from call left join fence using (thread_id)

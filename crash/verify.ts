@@ -80,12 +80,24 @@ export async function verify(cs: Countersign, pool: pg.Pool, { dir, schema }: Su
     ...dangling(remains),
     ...remains.threads
       .filter((thread) => !ENDED.includes(thread.status))
-      .map((thread) => found("stuck", `${thread.thread_id} (${thread.graph}) is ${thread.status}`)),
+      .map((thread) => found("stuck", `${thread.thread_id} (${thread.graph}) is ${thread.status}: ${standOf(thread, intents)}`)),
     ...broken.map(({ threadId, seq, problem }) => found("auditBroken", `${threadId} row ${seq}: ${problem}`)),
     ...(await settlementsByStrangers(pool, schema)).map((what) => found("auditBroken", what)),
     ...read(dir, "complaints").map(({ role, message }) => found("complaints", `${role}: ${message}`)),
   ];
   return { threads: remains.threads.length, intents: intents.length, findings };
+}
+
+/** How the intents of a thread stand, in one line. */
+function standOf({ thread_id }: Thread, intents: readonly ExecutionIntent[]): string {
+  return intents
+    .filter((intent) => intent.threadId === thread_id)
+    .map(({ id, kind, commitment, status, compensates, attempt, error }) =>
+      [kind, commitment, id, status, `attempt ${attempt}`, error?.code, compensates && `undoes ${compensates}`]
+        .filter(Boolean)
+        .join(" "),
+    )
+    .join("; ");
 }
 
 const found = (failure: Failure, what: string): Finding => ({ failure, what });

@@ -40,7 +40,8 @@ export async function claimIntents(db: Queryable, input: ClaimInput): Promise<Ex
         lease_expires_at = ${db.schema}.clock() + $6 * interval '1 millisecond',
         revision = revision + 1, action = 'intent.claimed', changed_by_type = 'executor_system', changed_by = $5,
         reason_code = null
-      from due where i.id = due.id returning i.*`,
+      -- An array of ids is looked up one by one; of a join the planner may think that it needs the whole table.
+      where i.id = any(array(select id from due)) returning i.*`,
     values: [
       input.backend,
       input.kinds.map((kind) => kind.workflowKey),
@@ -143,11 +144,15 @@ export async function renewLeases(
 ): Promise<{ id: string; cancelRequested: boolean }[]> {
   const rows = await db.query<{ id: string; cancel_requested: boolean }>({
     name: `${db.schema}.renew`,
-    text: `update ${db.schema}.execution_intents i set
+    // Locked in the order of their ids, like everywhere: a batch that settles meets it half-way otherwise.
+    text: `with held as (
+        select i.id from ${db.schema}.execution_intents i join unnest($1::uuid[], $2::int[]) as held(id, token) using (id)
+        where i.lease_token = held.token and i.lease_owner is not null
+        order by i.id for no key update of i
+      )
+      update ${db.schema}.execution_intents i set
         lease_expires_at = ${db.schema}.clock() + $3 * interval '1 millisecond'
-      from unnest($1::uuid[], $2::int[]) as held(id, token)
-      where i.id = held.id and i.lease_token = held.token and i.lease_owner is not null
-      returning i.id, i.cancel_requested`,
+      from held where i.id = held.id returning i.id, i.cancel_requested`,
     values: [leases.map((lease) => lease.id), leases.map((lease) => lease.leaseToken), leaseMs],
   });
   return rows.map((row) => ({ id: row.id, cancelRequested: row.cancel_requested }));
@@ -213,27 +218,30 @@ export interface LeaseInquiryInput {
 /** Leases intents whose provider is to be asked: `unknown` ones to reconcile, pending ones to poll. */
 export async function leaseInquiries(db: Queryable, input: LeaseInquiryInput): Promise<ExecutionIntent[]> {
   const rows = await db.query<IntentRow>({
-    name: `${db.schema}.lease_inquiries`,
+    // The status is no parameter: a plan that is made once must know it to use the index.
+    name: `${db.schema}.lease_inquiries.${input.status}.${input.id === undefined ? "any" : "one"}`,
     text: `with due as (
-        select id from ${db.schema}.execution_intents
-        where status = $1 and backend = $2 and workflow_key = any($3::text[]) and kind = 'effect'
-          and not_before <= ${db.schema}.clock()
-          and (lease_expires_at is null or lease_expires_at < ${db.schema}.clock())
-          and ($7::uuid is null or id = $7)
-        order by not_before, id limit $4 for no key update skip locked
+        select i.id from unnest($2::text[]) as served(workflow_key)
+        cross join lateral (
+          select id from ${db.schema}.execution_intents
+          where status = '${input.status}' and kind = 'effect' and backend = $1 and workflow_key = served.workflow_key
+            and not_before <= ${db.schema}.clock()
+            and (lease_expires_at is null or lease_expires_at < ${db.schema}.clock())
+            ${input.id === undefined ? "" : "and id = $6"}
+          order by not_before, id limit $3 for no key update skip locked
+        ) i limit $3
       )
       update ${db.schema}.execution_intents i set
-        lease_owner = $5, lease_token = lease_token + 1,
-        lease_expires_at = ${db.schema}.clock() + $6 * interval '1 millisecond'
-      from due where i.id = due.id returning i.*`,
+        lease_owner = $4, lease_token = lease_token + 1,
+        lease_expires_at = ${db.schema}.clock() + $5 * interval '1 millisecond'
+      where i.id = any(array(select id from due)) returning i.*`,
     values: [
-      input.status,
       input.backend,
       input.workflowKeys,
       input.limit,
       input.worker,
       input.leaseMs,
-      input.id ?? null,
+      ...(input.id === undefined ? [] : [input.id]),
     ],
   });
   return rows.map(intentFromRow);
@@ -272,31 +280,35 @@ export interface NextWork {
 
 /** When there is something to do next, so that a worker can wait exactly that long. */
 export async function nextWork(db: Queryable, input: NextWorkInput): Promise<NextWork> {
-  const inquiry = (status: string, keys: string): string => `
-    select min(greatest(not_before, coalesce(lease_expires_at, not_before))) as at
-    from ${db.schema}.execution_intents
-    where status = '${status}' and backend = $1 and workflow_key = any(${keys}::text[]) and kind = 'effect'`;
+  // The kinds come as jsonb: the planner guesses the length of an array, and would plan anew for each.
+  const first = (status: string, keys: string): string => `
+    select open.not_before as at from jsonb_array_elements_text(${keys}::jsonb) as served(workflow_key)
+    cross join lateral (
+      select not_before from ${db.schema}.execution_intents
+      where status = '${status}' and backend = $1 and workflow_key = served.workflow_key
+        ${status === "runnable" ? "" : "and kind = 'effect' and lease_expires_at is null"}
+      order by not_before limit 1
+    ) open`;
   const inMs = (at: string): string => `(extract(epoch from ${at} - ${db.schema}.clock()) * 1000)::float8`;
   const [row] = await db.query<{ start_in_ms: number | null; attend_in_ms: number | null }>({
     name: `${db.schema}.next_work`,
-    // The kinds come as jsonb: the planner guesses the length of an array, and would plan anew for each.
     text: `select ${inMs("start.at")} as start_in_ms, ${inMs("attend.at")} as attend_in_ms
-      from (
-        select min(runnable.not_before) as at from jsonb_array_elements_text($3::jsonb) as kind(workflow_key)
-        cross join lateral (
-          select not_before from ${db.schema}.execution_intents
-          where status = 'runnable' and backend = $1 and workflow_key = kind.workflow_key
-          order by not_before limit 1
-        ) runnable
-      ) start, (
+      from (select min(at) as at from (${first("runnable", "$3")}) runnable) start, (
         select min(next.at) as at from (
           select min(lease_expires_at) as at from ${db.schema}.execution_intents
-          where status = 'dispatched' and backend = $1 and workflow_key = any($2::text[])
-          union all ${inquiry("unknown", "$4")}
-          union all ${inquiry("awaiting_external", "$5")}
+          where status in ('dispatched', 'unknown', 'awaiting_external') and lease_expires_at is not null
+            and backend = $1 and workflow_key = any($2::text[])
+          union all ${first("unknown", "$4")}
+          union all ${first("awaiting_external", "$5")}
         ) next
       ) attend`,
-    values: [input.backend, input.workflowKeys, JSON.stringify(input.startable), input.reconcilable, input.pollable],
+    values: [
+      input.backend,
+      input.workflowKeys,
+      JSON.stringify(input.startable),
+      JSON.stringify(input.reconcilable),
+      JSON.stringify(input.pollable),
+    ],
   });
   return { startInMs: row?.start_in_ms ?? undefined, attendInMs: row?.attend_in_ms ?? undefined };
 }

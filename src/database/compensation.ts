@@ -49,7 +49,7 @@ export async function insertCompensationStep(
         ${tx.schema}.clock(), ${tx.schema}.clock()
       from ${tx.schema}.execution_intents e, ${tx.schema}.execution_intents r, lateral (select gen_random_uuid() as id) step
       where e.id = $1 and r.id = $2::uuid
-      on conflict (compensates) do nothing`,
+      on conflict (compensates) where compensates is not null do nothing`,
     values: [effect.id, request.id],
   });
   if (effect.status === "succeeded")

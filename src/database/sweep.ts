@@ -15,11 +15,16 @@ export async function expireIntents(db: Queryable): Promise<number> {
         select id, group_id from ${db.schema}.execution_intents
         where status in ('awaiting_decision', 'awaiting_external') and expires_at <= ${db.schema}.clock()
         order by expires_at limit ${BATCH}
+      ), target as (
+        -- One way in after the other: with an "or" between them the whole table would be read.
+        select id, true as expired from overdue
+        union all
+        select i.id, false from ${db.schema}.execution_intents i
+        where i.group_id in (select group_id from overdue where group_id is not null)
+          and i.status in ('recorded', 'awaiting_decision', 'runnable') and i.id not in (select id from overdue)
       ), ended as (
-        select i.id, i.id in (select id from overdue) as expired from ${db.schema}.execution_intents i
-        where i.id in (select id from overdue)
-           or i.group_id in (select group_id from overdue) and i.status in ('recorded', 'awaiting_decision', 'runnable')
-        order by i.id for no key update
+        select i.id, target.expired from ${db.schema}.execution_intents i join target using (id)
+        order by i.id for no key update of i
       )
       update ${db.schema}.execution_intents i set
         status = case when ended.expired then 'expired' else 'cancelled' end,

@@ -156,7 +156,7 @@ export async function claimThreads(db: Queryable, input: ClaimThreadsInput): Pro
       update ${db.schema}.threads t set
         status = 'running', lease_owner = $1, lease_token = lease_token + 1,
         lease_expires_at = ${db.schema}.clock() + $2 * interval '1 millisecond', updated_at = ${db.schema}.clock()
-      from due where t.thread_id = due.thread_id
+      where t.thread_id = any(array(select thread_id from due))
       returning t.*, exists (select from ${db.schema}.checkpoints c
         where c.thread_id = t.thread_id and c.checkpoint_ns = '') as begun`,
     values: [
@@ -214,10 +214,13 @@ export async function renewThreadLeases(
 ): Promise<Set<string>> {
   const rows = await db.query<{ thread_id: string }>({
     name: `${db.schema}.renew_threads`,
-    text: `update ${db.schema}.threads t set lease_expires_at = ${db.schema}.clock() + $3 * interval '1 millisecond'
-      from unnest($1::text[], $2::int[]) as held(thread_id, token)
-      where t.thread_id = held.thread_id and t.lease_token = held.token and t.status = 'running'
-      returning t.thread_id`,
+    text: `with held as (
+        select t.thread_id from ${db.schema}.threads t join unnest($1::text[], $2::int[]) as held(thread_id, token) using (thread_id)
+        where t.lease_token = held.token and t.status = 'running'
+        order by t.thread_id for no key update of t
+      )
+      update ${db.schema}.threads t set lease_expires_at = ${db.schema}.clock() + $3 * interval '1 millisecond'
+      from held where t.thread_id = held.thread_id returning t.thread_id`,
     values: [leases.map((lease) => lease.threadId), leases.map((lease) => lease.leaseToken), leaseMs],
   });
   return new Set(rows.map((row) => row.thread_id));
@@ -263,7 +266,7 @@ export async function releaseThreads(
           error jsonb, persist_lag_ms int, delay_ms float8, output_type text, at int, len int)
       ), held as materialized (
         select thread_id from ${db.schema}.threads t join release r using (thread_id)
-        where t.lease_token = r.token and t.status = 'running'
+        where t.thread_id = any(array(select thread_id from release)) and t.lease_token = r.token and t.status = 'running'
         order by thread_id for no key update of t
       )
       update ${db.schema}.threads t set

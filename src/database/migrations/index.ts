@@ -1,7 +1,8 @@
 import { tables } from "./0001-tables.ts";
 import { stateMachine } from "./0002-state-machine.ts";
 import { consequences } from "./0003-consequences.ts";
-import { pruning } from "./0004-pruning.ts";
+import { flatPlans } from "./0004-flat-plans.ts";
+import { pruning } from "./0005-pruning.ts";
 
 /** One step forward. A breaking one is refused by code that does not know it. */
 export interface Migration {
@@ -16,5 +17,6 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 1, name: "tables", breaking: true, sql: tables },
   { version: 2, name: "state-machine", breaking: true, sql: stateMachine },
   { version: 3, name: "consequences", breaking: true, sql: consequences },
-  { version: 4, name: "pruning", breaking: false, sql: pruning },
+  { version: 4, name: "flat-plans", breaking: true, sql: flatPlans },
+  { version: 5, name: "pruning", breaking: false, sql: pruning },
 ];

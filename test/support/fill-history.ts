@@ -3,6 +3,7 @@ import type pg from "pg";
 /** How much history and how much that waits a database is to hold. */
 export interface Fill {
   readonly ended: number;
+  /** That wait for people; as many again are with a provider. */
   readonly pending: number;
 }
 
@@ -20,7 +21,7 @@ const COLUMNS = `
  * Fills a migrated schema by SQL: threads, intents, their audit rows and one checkpoint of each thread. The
  * triggers are off meanwhile, and indexes are built at the end: what is measured is not how it got there.
  */
-export async function fill(pool: pg.Pool, schema: string, { ended, pending }: Fill): Promise<void> {
+export async function fillHistory(pool: pg.Pool, schema: string, { ended, pending }: Fill): Promise<void> {
   const client = await pool.connect();
   try {
     await client.query(`set session_replication_role = replica; set synchronous_commit = off;
@@ -62,7 +63,7 @@ async function insertThreads(client: pg.PoolClient, { ended, pending }: Fill): P
        'correlation-' || n, 'agent:history', 'json', '{"n":1}', 'json', '{"n":1}', at, 3, at, at,
        case when n <= $1 then at end
      from generate_series(1, $2::int) n, lateral (select now() - interval '1 year' + n * interval '1 second' as at) as time`,
-    [Math.ceil(ended / PER_THREAD), Math.ceil((ended + pending) / PER_THREAD)],
+    [Math.ceil(ended / PER_THREAD), Math.ceil((ended + 2 * pending) / PER_THREAD)],
   );
 }
 
@@ -75,15 +76,16 @@ async function insertIntents(client: pg.PoolClient, { ended, pending }: Fill): P
        'R2', 'S1', 'gated', 'agent:history', 'automated_workflow',
        jsonb_build_object('to', 'someone@example.org', 'n', n), 'history.effect', md5(n::text), md5(n::text),
        '[["manager"]]', 'at-least-once', 'postgres', true, false, '', '', (1 + n % ${PER_THREAD})::text, 'executor_system', 'history',
-       case when n > $1 then 'awaiting_decision'
+       case when n > $2 then 'awaiting_external' when n > $1 then 'awaiting_decision'
             else (array['succeeded', 'succeeded', 'succeeded', 'succeeded', 'failed', 'rejected', 'expired'])[1 + n % 7] end,
-       1, 'intent.recorded', at, case when n > $1 then now() + interval '2 days' + n * interval '1 millisecond' end,
+       1, 'intent.recorded', case when n > $2 then now() + interval '100 years' else at end,
+       case when n > $1 and n <= $2 then now() + interval '2 days' + n * interval '1 millisecond' end,
        case when n > $1 then 0 else 1 end, case when n > $1 then 0 else 1 end,
        case when n <= $1 then '{"messageId":"m-1"}'::jsonb end, at, at, case when n <= $1 then at end
-     from generate_series(1, $2::int) n,
+     from generate_series(1, $3::int) n,
        lateral (select now() - interval '1 year' + n * interval '250 milliseconds' as at,
                        (lpad(to_hex(n), 8, '0') || '-0000-4000-8000-000000000000')::uuid as id) as made`,
-    [ended, ended + pending],
+    [ended, ended + pending, ended + 2 * pending],
   );
 }
 
