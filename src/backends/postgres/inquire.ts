@@ -15,6 +15,9 @@ type Answer = Omit<Settlement, "id" | "leaseToken" | "from"> | undefined;
 /** Inquiries per round and kind of question. */
 const LIMIT = 50;
 
+/** A retry without a pause is the handler's own wish; a provider is never asked again and again without one. */
+const LEAST_PAUSE_MS = 100;
+
 /**
  * Asks providers about effects whose end is not known: `unknown` ones by `reconcile` (G4b), pending
  * ones by `poll`. An inquiry has no effect of its own, so it may be repeated; a lease keeps two
@@ -67,7 +70,8 @@ async function askOne(
   const patient = { ...commitment.retry, maxAttempts: Number.POSITIVE_INFINITY };
   const delayMs =
     from === "unknown" ? retryDelayMs(patient, intent.leaseToken, Math.random()) : commitment.pollIntervalMs;
-  await releaseInquiry(host.database, { id: intent.id, leaseToken: intent.leaseToken, delayMs: delayMs ?? 0 });
+  const { id, leaseToken } = intent;
+  await releaseInquiry(host.database, { id, leaseToken, delayMs: Math.max(delayMs ?? 0, LEAST_PAUSE_MS) });
 }
 
 /** One question to a provider. */
