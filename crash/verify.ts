@@ -80,7 +80,9 @@ export async function verify(cs: Countersign, pool: pg.Pool, { dir, schema }: Su
     ...dangling(remains),
     ...remains.threads
       .filter((thread) => !ENDED.includes(thread.status))
-      .map((thread) => found("stuck", `${thread.thread_id} (${thread.graph}) is ${thread.status}: ${standOf(thread, intents)}`)),
+      .map((thread) =>
+        found("stuck", `${thread.thread_id} (${thread.graph}) is ${thread.status}: ${standOf(thread, intents)}`),
+      ),
     ...broken.map(({ threadId, seq, problem }) => found("auditBroken", `${threadId} row ${seq}: ${problem}`)),
     ...(await settlementsByStrangers(pool, schema)).map((what) => found("auditBroken", what)),
     ...read(dir, "complaints").map(({ role, message }) => found("complaints", `${role}: ${message}`)),
