@@ -7,6 +7,9 @@ import { toJson } from "../json.ts";
 import { retryDelayMs } from "../retry.ts";
 import { type Dispatch, parseOutput, withTimeout } from "./execute.ts";
 
+/** A retry without a pause is the handler's own wish; a provider is never asked again and again without one. */
+const LEAST_PAUSE_MS = 100;
+
 /** The states in which a provider may be asked what became of an effect. */
 export type Inquirable = "unknown" | "awaiting_external";
 
@@ -48,7 +51,8 @@ export async function ask(host: BackendHost, { intent, from, settle, signal }: I
   const patient = { ...commitment.retry, maxAttempts: Number.POSITIVE_INFINITY };
   const delayMs =
     from === "unknown" ? retryDelayMs(patient, intent.leaseToken, Math.random()) : commitment.pollIntervalMs;
-  await releaseInquiry(host.database, { id: intent.id, leaseToken: intent.leaseToken, delayMs: delayMs ?? 0 });
+  const { id, leaseToken } = intent;
+  await releaseInquiry(host.database, { id, leaseToken, delayMs: Math.max(delayMs ?? 0, LEAST_PAUSE_MS) });
 }
 
 /** One question to a provider. */
