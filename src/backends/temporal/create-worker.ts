@@ -9,6 +9,7 @@ import { assertSchemaName, DEFAULT_SCHEMA, migrate } from "../../database/migrat
 import { postgresDatabase } from "../../database/postgres.ts";
 import { Wakeups } from "../../database/wakeups.ts";
 import { OptionError } from "../../errors.ts";
+import { DEFAULT_MAX_PAYLOAD_BYTES } from "../../json.ts";
 import { Carrier } from "./carrier.ts";
 import { settingsOf, type TemporalBackendOptions } from "./options.ts";
 
@@ -24,6 +25,8 @@ export interface TemporalWorkerOptions extends Omit<TemporalBackendOptions, "wor
   readonly prepare?: boolean;
   /** As in the processes that relay. Milliseconds, defaults to 30 000. */
   readonly leaseMs?: number;
+  /** As in the processes that relay: the largest output, as canonical JSON. Bytes, defaults to 1 MiB. */
+  readonly maxPayloadBytes?: number;
   /** Defaults to a line on stderr. */
   readonly onError?: (error: unknown) => void;
 }
@@ -42,7 +45,16 @@ export interface TemporalWorker extends AsyncDisposable {
  * @throws OptionError, DatabaseError; nothing stays open then.
  */
 export async function createTemporalWorker(options: TemporalWorkerOptions): Promise<TemporalWorker> {
-  const { database: source, commitments, schema, prepare, leaseMs = 30_000, onError, ...temporalOptions } = options;
+  const {
+    database: source,
+    commitments,
+    schema,
+    prepare,
+    leaseMs = 30_000,
+    maxPayloadBytes = DEFAULT_MAX_PAYLOAD_BYTES,
+    onError,
+    ...temporalOptions
+  } = options;
   const settings = settingsOf(temporalOptions);
   if (!Array.isArray(commitments) || commitments.length === 0 || !Number.isInteger(leaseMs) || leaseMs < 100) {
     throw new OptionError("createTemporalWorker() got no commitments, or a leaseMs that makes no sense", {
@@ -64,7 +76,7 @@ export async function createTemporalWorker(options: TemporalWorkerOptions): Prom
     throw error;
   }
   const host: BackendHost = {
-    ...{ database, wakeups, leaseMs, pollIntervalMs: 1_000 },
+    ...{ database, wakeups, leaseMs, maxPayloadBytes, pollIntervalMs: 1_000 },
     commitments: new Map(commitments.map((commitment) => [commitment.workflowKey, commitment])),
     workerId: `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`,
     onError: onError ?? ((error) => console.error("countersign:", error instanceof Error ? error.message : error)),
