@@ -45,7 +45,7 @@ async function besideGraphile(outbox: BareOutbox, pool: pg.Pool): Promise<Measur
   try {
     return await sideBySide({
       rounds: 11,
-      budgetMs: 12_000,
+      budgetMs: 9_000,
       ours: () => intentsPerSecond(outbox, INTENTS),
       peer: () =>
         perSecond(INTENTS, async () => {
@@ -64,7 +64,7 @@ async function besideDbos(outbox: BareOutbox, { url }: BenchDatabase): Promise<M
   try {
     return await sideBySide({
       rounds: 11,
-      budgetMs: 12_000,
+      budgetMs: 9_000,
       ours: () => intentsPerSecond(outbox, INTENTS),
       peer: () => perSecond(WORKFLOWS, () => inFlight(IN_FLIGHT, WORKFLOWS, dbos.run)),
     });

@@ -68,7 +68,7 @@ export async function benchWholePath(database: BenchDatabase): Promise<Measured>
   const working = cs.work({ signal: stop.signal });
   const measured = await sideBySide({
     rounds: 11,
-    budgetMs: 12_000,
+    budgetMs: 9_000,
     ours: () =>
       threadsPerSecond(async () => {
         const { threadId } = await cs.start(committing, { n: 1 } as never);
