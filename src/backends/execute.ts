@@ -58,7 +58,8 @@ async function call({ intent, effect, commitment }: Dispatch, context: HandlerCo
 
 /**
  * Runs a handler under its time-out and the signals that may end it. A handler that ignores its
- * signal is left behind: its late answer counts for nothing, the lease token has moved on.
+ * signal is left behind: its late answer counts for nothing, the lease token has moved on. Only one that
+ * is cancelled is heard until its time is over: what it did all the same must be known, to be undone (rule 17).
  */
 export async function withTimeout<Answer>(
   { intent, commitment, signal }: Pick<Dispatch, "intent" | "commitment" | "signal">,
@@ -81,8 +82,13 @@ export async function withTimeout<Answer>(
   );
   const stop = AbortSignal.any([signal, late.signal]);
   const aborted = new Promise<never>((_resolve, reject) => {
-    if (stop.aborted) reject(stop.reason);
-    stop.addEventListener("abort", () => reject(stop.reason), { once: true });
+    const giveUp = (reason: unknown): void => {
+      if (reason !== CANCELLED) reject(reason);
+    };
+    for (const each of [signal, late.signal]) {
+      if (each.aborted) giveUp(each.reason);
+      else each.addEventListener("abort", () => giveUp(each.reason), { once: true });
+    }
   });
   aborted.catch(() => {});
   try {
@@ -152,10 +158,6 @@ export function parseOutput(commitment: AnyCommitment, answer: unknown, maxBytes
 function failed(held: Held, { intent, commitment, signal }: Dispatch, error: unknown): Settlement {
   const failure = failureOf(error);
   const action = intent.kind === "compensation" ? "compensation.failed" : "intent.failed";
-  if (signal.reason === CANCELLED) {
-    const status = intent.semantics === "at-most-once" ? "unknown" : "cancelled";
-    return { ...held, status, action: `intent.${status}`, reasonCode: "cancelled", error: failure };
-  }
   if (isCountersignError(error) && error.code === "NON_RETRYABLE") {
     return { ...held, status: "failed", action, reasonCode: "non_retryable", error: failure };
   }
@@ -164,12 +166,15 @@ function failed(held: Held, { intent, commitment, signal }: Dispatch, error: unk
       ...held,
       status: "unknown",
       action: "intent.unknown",
-      reasonCode: "ambiguous",
+      reasonCode: signal.reason === CANCELLED ? "cancelled" : "ambiguous",
       error: failure,
       delayMs: 0,
     };
   }
   const unreadable = isCountersignError(error) && UNREADABLE.has(error.code);
+  if (signal.reason === CANCELLED && !unreadable) {
+    return { ...held, status: "cancelled", action: "intent.cancelled", reasonCode: "cancelled", error: failure };
+  }
   const delayMs = unreadable ? undefined : retryDelayMs(commitment.retry, intent.attempt, Math.random());
   if (delayMs === undefined) return { ...held, status: "failed", action, reasonCode: "attempts_spent", error: failure };
   return { ...held, status: "runnable", action: "intent.attempted", reasonCode: "retry", error: failure, delayMs };

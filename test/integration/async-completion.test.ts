@@ -408,6 +408,27 @@ it.each([
   expect(await intentOf(other, threadId)).toMatchObject({ status, attempt: 1 });
 });
 
+it("records an effect as done that its handler did although it heard that it was cancelled: it can be undone then", async () => {
+  const running = gate();
+  const commitment = effect({
+    execute: (_input, { signal }) =>
+      new Promise((resolve) => {
+        signal.addEventListener("abort", () => resolve({ ref: "too late to stop" }));
+        void running.pass();
+      }),
+  });
+  const graph = graphOf(commitment);
+  await using cs = await open([graph]);
+  const stop = new AbortController();
+  const working = cs.work({ signal: stop.signal });
+  const { threadId } = await cs.start(graph, { n: 1 });
+  await running.reached();
+  await cs.cancelIntent((await intentOf(cs, threadId)).id, { by: MIA });
+  expect(await outcomeOf(cs, threadId)).toMatchObject({ status: "succeeded", output: { ref: "too late to stop" } });
+  stop.abort();
+  await working;
+});
+
 it.each([
   ["fails before it hears of that", () => Promise.reject(new Error("away")), "cancelled"],
   ["answers that the effect is pending", async () => pending({ externalRef: "env" }), "cancelled"],

@@ -190,7 +190,6 @@ export class IntentModel {
 
   #settle(answer: Answer, heard: boolean): boolean {
     const once = this.birth.semantics === "at-most-once";
-    if (this.cancelRequested && heard) return this.#become(once ? "unknown" : "cancelled");
     switch (answer) {
       case "done":
         return this.#become("succeeded");
@@ -202,6 +201,8 @@ export class IntentModel {
         return this.#become(once ? "unknown" : "failed");
       case "error":
         if (once) return this.#become("unknown");
+        // What it did all the same is believed above; that it gave up is no failure.
+        if (this.cancelRequested && heard) return this.#become("cancelled");
         if (this.attempt >= this.birth.maxAttempts) return this.#become("failed");
         return this.#become(this.cancelRequested ? "cancelled" : "runnable");
     }
