@@ -11,6 +11,7 @@ import { isCountersignError } from "../../errors.ts";
 import type { IntentStatus } from "../../intent.ts";
 import type { Dispatches } from "../dispatches.ts";
 import { ask, type Inquirable, inquirable } from "../inquiry.ts";
+import { pastRefused } from "../past-refused.ts";
 import { activityType, type IntentRef, type Progress, type Stage } from "./protocol.ts";
 
 export interface ActivitiesInput {
@@ -132,7 +133,10 @@ class IntentActivities {
     let settling: Promise<Settlement | undefined>;
     try {
       const { database, workerId: worker, leaseMs } = host;
-      const intent = await claimIntent(database, { id: intentId, backend, workflowKey, worker, leaseMs });
+      const claim = { id: intentId, backend, workflowKey, worker, leaseMs };
+      // failpoint: claim.before
+      const intent = await pastRefused(host, () => claimIntent(database, claim));
+      // failpoint: claim.after
       if (intent === undefined) return undefined;
       settling = dispatches.begin(intent);
     } finally {
@@ -151,7 +155,8 @@ class IntentActivities {
     const held = leasedForMs !== null && leasedForMs >= 0;
     if (status === "dispatched" && !held) {
       const kinds = [{ workflowKey: this.#commitment.workflowKey, maxAttempts: this.#commitment.retry.maxAttempts }];
-      const rescued = await rescueIntents(host.database, { backend, worker: host.workerId, kinds, id: intentId });
+      const rescue = { backend, worker: host.workerId, kinds, id: intentId };
+      const rescued = await pastRefused(host, () => rescueIntents(host.database, rescue));
       // Runnable again, it is carried out at once; unknown, it is asked about.
       if (rescued > 0) await this.#advance(intentId);
       return rescued > 0;

@@ -2,16 +2,17 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { hostname } from "node:os";
 import type pg from "pg";
+import { z } from "zod";
+import { checker, LONGEST_MS, text } from "../../arguments.ts";
 import type { BackendHost } from "../../backend.ts";
 import type { AnyCommitment } from "../../commitment.ts";
 import type { Database } from "../../database/client.ts";
 import { assertSchemaName, DEFAULT_SCHEMA, migrate } from "../../database/migrate.ts";
 import { postgresDatabase } from "../../database/postgres.ts";
 import { Wakeups } from "../../database/wakeups.ts";
-import { OptionError } from "../../errors.ts";
 import { DEFAULT_MAX_PAYLOAD_BYTES } from "../../json.ts";
 import { Carrier } from "./carrier.ts";
-import { settingsOf, type TemporalBackendOptions } from "./options.ts";
+import { TEMPORAL_OPTIONS, type TemporalBackendOptions, withDefaults } from "./options.ts";
 
 /** What `createTemporalWorker()` takes: the same of Temporal as `temporal()`, and the same of the database as `countersign()`. */
 export interface TemporalWorkerOptions extends Omit<TemporalBackendOptions, "worker"> {
@@ -39,29 +40,27 @@ export interface TemporalWorker extends AsyncDisposable {
   close(options?: { readonly timeoutMs?: number }): Promise<void>;
 }
 
+const check = checker("createTemporalWorker()", {
+  options: z.strictObject({
+    ...TEMPORAL_OPTIONS,
+    database: z.union([text, z.looseObject({ connect: z.unknown(), query: z.unknown() })]),
+    commitments: z.array(z.looseObject({ workflowKey: text })).min(1),
+    schema: text.optional(),
+    prepare: z.boolean().optional(),
+    leaseMs: z.int().min(100).max(LONGEST_MS).optional(),
+    maxPayloadBytes: z.int().min(1).optional(),
+    onError: z.custom((value) => typeof value === "function", "Pass a function").optional(),
+  }),
+});
+
 /**
  * A process that only carries intents out: no graph, no model, no inbox. Processes with
  * `temporal({ worker: false })` hand over; this one has the handlers, and their credentials.
  * @throws OptionError, DatabaseError; nothing stays open then.
  */
 export async function createTemporalWorker(options: TemporalWorkerOptions): Promise<TemporalWorker> {
-  const {
-    database: source,
-    commitments,
-    schema,
-    prepare,
-    leaseMs = 30_000,
-    maxPayloadBytes = DEFAULT_MAX_PAYLOAD_BYTES,
-    onError,
-    ...temporalOptions
-  } = options;
-  const settings = settingsOf(temporalOptions);
-  if (!Array.isArray(commitments) || commitments.length === 0 || !Number.isInteger(leaseMs) || leaseMs < 100) {
-    throw new OptionError("createTemporalWorker() got no commitments, or a leaseMs that makes no sense", {
-      facts: { leaseMs: String(leaseMs) },
-      remedy: "Pass commitments: [ … ], and leaseMs, if at all, as a whole number from 100.",
-    });
-  }
+  check({ options });
+  const { database: source, commitments, schema, prepare, leaseMs, maxPayloadBytes, onError, ...others } = options;
   const database = postgresDatabase(source, {
     schema: assertSchemaName(schema ?? DEFAULT_SCHEMA),
     prepare: prepare ?? true,
@@ -76,12 +75,14 @@ export async function createTemporalWorker(options: TemporalWorkerOptions): Prom
     throw error;
   }
   const host: BackendHost = {
-    ...{ database, wakeups, leaseMs, maxPayloadBytes, pollIntervalMs: 1_000 },
+    ...{ database, wakeups, pollIntervalMs: 1_000 },
+    leaseMs: leaseMs ?? 30_000,
+    maxPayloadBytes: maxPayloadBytes ?? DEFAULT_MAX_PAYLOAD_BYTES,
     commitments: new Map(commitments.map((commitment) => [commitment.workflowKey, commitment])),
     workerId: `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`,
     onError: onError ?? ((error) => console.error("countersign:", error instanceof Error ? error.message : error)),
   };
-  return new StandaloneWorker(new Carrier(host, settings), database, wakeups);
+  return new StandaloneWorker(new Carrier(host, withDefaults(others)), database, wakeups);
 }
 
 class StandaloneWorker implements TemporalWorker {

@@ -1,6 +1,7 @@
 import type { DataConverter } from "@temporalio/common";
-import type { NativeConnection, TLSConfig } from "@temporalio/worker";
-import { OptionError } from "../../errors.ts";
+import { NativeConnection, type TLSConfig } from "@temporalio/worker";
+import { z } from "zod";
+import { checker, text } from "../../arguments.ts";
 
 /** What `temporal()` takes. */
 export interface TemporalBackendOptions {
@@ -63,69 +64,45 @@ export interface TemporalSettings
   readonly concurrency: number;
 }
 
-const KNOWN = [
-  "name",
-  "address",
-  "namespace",
-  "taskQueue",
-  "apiKey",
-  "tls",
-  "connection",
-  "dataConverter",
-  "worker",
-  "concurrency",
-  "deployment",
-  "ownWorkflows",
-] as const satisfies readonly (keyof TemporalBackendOptions)[];
+const workflowName = z
+  .string()
+  .regex(/^(?!carryOut$|default$)[A-Za-z_$][\w$]*$/, "Name a function that the module exports, other than ours");
+
+/** The options of `temporal()`, each with what it may be. */
+export const TEMPORAL_OPTIONS = {
+  name: text.optional(),
+  address: text.optional(),
+  namespace: text.optional(),
+  taskQueue: text.optional(),
+  apiKey: z.string().optional(),
+  tls: z.union([z.boolean(), z.looseObject({})]).optional(),
+  connection: z.custom((value) => value instanceof NativeConnection, "Pass a NativeConnection").optional(),
+  dataConverter: z.looseObject({}).optional(),
+  concurrency: z.int().min(1).max(10_000).optional(),
+  deployment: z.strictObject({ name: text, buildId: text }).optional(),
+  ownWorkflows: z
+    .strictObject({ path: text, types: z.record(text, workflowName), activities: z.looseObject({}).optional() })
+    .optional(),
+} satisfies Record<Exclude<keyof TemporalBackendOptions, "worker">, z.ZodType>;
+
+const check = checker("temporal()", {
+  options: z.strictObject({ ...TEMPORAL_OPTIONS, worker: z.boolean().optional() }),
+});
 
 /** @throws OptionError for an unknown option or one that makes no sense, before anything is opened. */
 export function settingsOf(options: TemporalBackendOptions): TemporalSettings {
-  for (const key of Object.keys(options)) {
-    if ((KNOWN as readonly string[]).includes(key)) continue;
-    throw new OptionError(`temporal() does not know the option '${key}'`, { remedy: `It knows ${KNOWN.join(", ")}.` });
-  }
-  const { concurrency = 24, deployment } = options;
-  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 10_000) {
-    throw new OptionError("temporal() got a concurrency that makes no sense", {
-      facts: { concurrency: String(concurrency) },
-      remedy: "Give a whole number from 1 to 10000.",
-    });
-  }
-  if (deployment !== undefined && !(isName(deployment.name) && isName(deployment.buildId))) {
-    throw new OptionError("temporal() got a deployment without a name or a buildId", {
-      remedy: "Give deployment: { name, buildId }, with a new buildId for each version of your code.",
-    });
-  }
-  assertOwnWorkflows(options.ownWorkflows);
+  check({ options });
+  return withDefaults(options);
+}
+
+export function withDefaults(options: TemporalBackendOptions): TemporalSettings {
   return {
     ...options,
-    name: text(options.name, "temporal", "name"),
-    address: text(options.address, "127.0.0.1:7233", "address"),
-    namespace: text(options.namespace, "default", "namespace"),
-    taskQueue: text(options.taskQueue, "countersign", "taskQueue"),
+    name: options.name ?? "temporal",
+    address: options.address ?? "127.0.0.1:7233",
+    namespace: options.namespace ?? "default",
+    taskQueue: options.taskQueue ?? "countersign",
     worker: options.worker ?? true,
-    concurrency,
+    concurrency: options.concurrency ?? 24,
   };
-}
-
-function assertOwnWorkflows(own: OwnWorkflows | undefined): void {
-  if (own === undefined) return;
-  const wrong = Object.entries(own.types ?? {}).find(([, type]) => !/^[A-Za-z_$][\w$]*$/.test(type) || OURS.has(type));
-  if (wrong === undefined && isName(own.path) && own.types !== undefined) return;
-  throw new OptionError("temporal() got workflows that cannot own a commitment", {
-    facts: { path: String(own.path), commitment: wrong?.[0], workflow: wrong?.[1] },
-    remedy: "Give the module's path, and for each name@version a function that it exports.",
-  });
-}
-
-const OURS: ReadonlySet<string> = new Set(["carryOut", "default"]);
-
-function text(value: string | undefined, otherwise: string, option: string): string {
-  if (value === undefined) return otherwise;
-  if (isName(value)) return value;
-  throw new OptionError(`temporal() got a ${option} that is no text`, { remedy: "Leave it out, or name one." });
-}
-
-function isName(value: unknown): value is string {
-  return typeof value === "string" && value !== "";
 }

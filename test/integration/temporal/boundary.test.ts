@@ -33,7 +33,7 @@ it("cannot be bundled into a workflow", async () => {
   const workflowsPath = inSupport("graph-in-workflow.ts");
   const logger = new DefaultLogger("ERROR", () => {});
   await expect(bundleWorkflowCode({ workflowsPath, logger })).rejects.toThrow();
-});
+}, 120_000);
 
 it("does not open inside a workflow", async () => {
   vi.stubGlobal("__TEMPORAL_ACTIVATOR__", {});
