@@ -2,7 +2,9 @@ import { randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import pg from "pg";
+import { startTemporal } from "../../dev/temporal-server/start.ts";
 import type { OfficeOptions } from "./office.ts";
 import type { Life } from "./people.ts";
 import { type PlayedLife, playLife } from "./play-life.ts";
@@ -12,7 +14,8 @@ import { spawnWorld } from "./world/spawn-world.ts";
 /*
  * Partner approval, from the fit score to the activation, and a second life that is rejected late and
  * undone; with the process killed in between. `npm run demo`, on PGlite, or on the Postgres that
- * DATABASE_URL names. With --json the last line is a summary for machines.
+ * DATABASE_URL names. With --backend temporal a real Temporal server carries out. With --json the last
+ * line is a summary for machines, the same for both backends but for the backend's name.
  */
 /** Effects by provider and kind. */
 type Counts = Record<string, Record<string, number>>;
@@ -24,12 +27,18 @@ const EXPECTED: Counts = {
   mail: { "mail.accept": 2 },
 };
 
-const json = process.argv.includes("--json");
+const {
+  values: { json, backend },
+} = parseArgs({
+  options: { json: { type: "boolean", default: false }, backend: { type: "string", default: "postgres" } },
+});
+if (backend !== "postgres" && backend !== "temporal") throw new Error(`There is no backend '${backend}'.`);
 const url = process.env.DATABASE_URL;
 const folder = mkdtempSync(join(tmpdir(), "countersign-demo-"));
 const schema = `demo_${randomUUID().slice(0, 8)}`;
 const world = await spawnWorld({ dir: join(folder, "world") });
 const database = url || join(folder, "database");
+const temporal = backend === "temporal" ? await startTemporal() : undefined;
 
 try {
   const accepted = await play("accepted", new Set([4, 17]));
@@ -55,9 +64,10 @@ try {
     const summary = {
       ok,
       database: url ? "postgres" : "pglite",
-      backend: "postgres",
+      backend,
       kills,
       intents,
+      outcomes: { accepted: intentsOf(accepted), rejected: intentsOf(rejected) },
       ledgers: counts(ledgers),
     };
     console.log(JSON.stringify(summary));
@@ -65,6 +75,7 @@ try {
   process.exitCode = ok ? 0 : 1;
 } finally {
   world.child.kill();
+  await temporal?.stop();
   if (url) await dropSchema(url);
   rmSync(folder, { recursive: true, force: true });
 }
@@ -72,7 +83,10 @@ try {
 async function play(life: Life, killAt: ReadonlySet<number>): Promise<PlayedLife> {
   const threadId = `northwind-${life}`;
   console.log(`\n${life === "accepted" ? "First" : "Second"} life: ${threadId}`);
-  const options: OfficeOptions = { world, database, schema, threadId, life };
+  const options: OfficeOptions = {
+    ...{ world, database, schema, threadId, life },
+    ...(temporal === undefined ? {} : { temporalAddress: temporal.address }),
+  };
   const played = await playLife(options, killAt, (_point, killed) => {
     if (killed) console.log("  ── SIGKILL, and the process is started again ──");
   });
@@ -86,6 +100,17 @@ async function play(life: Life, killAt: ReadonlySet<number>): Promise<PlayedLife
   }
   console.log(`  ended as ${played.ended.status}, the partner is ${played.ended.stage}`);
   return played;
+}
+
+/** How each intent went, without what killed processes had to try again: the part of a timeline that no run may change. */
+function intentsOf({ ended }: PlayedLife): string[] {
+  const repeated = new Set(["intent.claimed", "intent.attempted"]);
+  const lives = new Map<string, string>();
+  for (const { action, intentId, commitment, actorType } of ended.timeline) {
+    if (intentId === null || repeated.has(action)) continue;
+    lives.set(intentId, `${lives.get(intentId) ?? `${commitment}:`} ${action} by ${actorType},`);
+  }
+  return [...lives.values()].sort();
 }
 
 function counts(ledgers: Record<string, readonly { readonly kind: string }[]>): Counts {

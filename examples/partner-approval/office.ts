@@ -3,6 +3,7 @@ import { type AuditRow, countersign, isCountersignError } from "countersign";
 import { type PartnerInput, partnerApproval, partnerCommitments } from "countersign/graphs";
 import { pglite } from "countersign/pglite";
 import { postgres } from "countersign/postgres";
+import { temporal } from "countersign/temporal";
 import { decideOn, type Life } from "./people.ts";
 import { connectProviders } from "./providers.ts";
 import { receiveWebhooks } from "./webhook.ts";
@@ -16,6 +17,8 @@ export interface OfficeOptions {
   readonly schema: string;
   readonly threadId: string;
   readonly life: Life;
+  /** `host:port` of a Temporal server, where that is to carry out; the embedded worker does else. */
+  readonly temporalAddress?: string;
 }
 
 /** What it says on stdout, a line each: every change of the thread that it sees, and how it ended. */
@@ -39,7 +42,10 @@ const cs = await countersign({
   database: options.database.startsWith("postgres") ? options.database : pglite(options.database),
   schema: options.schema,
   graphs: [graph],
-  backend: postgres(),
+  backend:
+    options.temporalAddress === undefined
+      ? postgres()
+      : temporal({ address: options.temporalAddress, taskQueue: options.schema }),
   leaseMs: 1_000,
   pollIntervalMs: 200,
 });

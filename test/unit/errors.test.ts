@@ -77,6 +77,7 @@ it("exports these names and no others", () => {
       "isWait",
       "pending",
       "requestDecision",
+      "route",
       "sleep",
       "verifyAuditChain",
       "waitForEvent",
