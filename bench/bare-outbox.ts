@@ -49,7 +49,15 @@ export class BareOutbox {
 
   /** One intent that nobody has to sign off. */
   async record(threadId: string): Promise<void> {
-    const call = { threadId, leaseToken: 1, writes: [], blobs: [], checkpoints: [], proposals: [proposal()] };
+    const call = {
+      threadId,
+      leaseToken: 1,
+      drive: undefined,
+      writes: [],
+      blobs: [],
+      checkpoints: [],
+      proposals: [proposal()],
+    };
     await this.#batcher.write(call).done;
   }
 

@@ -267,7 +267,7 @@ function assertConfigured(config: RunnableConfig, ...keys: readonly string[]): v
 
 function callOf(threadId: string, drive: Drive | undefined, parts: Partial<WriteCall>): WriteCall {
   const leaseToken = drive?.leaseToken ?? null;
-  return { threadId, leaseToken, writes: [], blobs: [], checkpoints: [], proposals: [], ...parts };
+  return { threadId, leaseToken, drive, writes: [], blobs: [], checkpoints: [], proposals: [], ...parts };
 }
 
 function writeRow(row: readonly unknown[]): WriteRow {

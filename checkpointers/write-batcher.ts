@@ -73,10 +73,18 @@ export class WriteBatcher {
   }
 
   async #send(batch: readonly QueuedCall[]): Promise<void> {
-    for (const { ticket } of batch) ticket.sent = true;
+    const live: QueuedCall[] = [];
+    for (const item of batch) {
+      item.ticket.sent = true;
+      // A pass of which something could not be persisted has failed: none of its tasks may count as done.
+      const failure = item.call.drive?.persistenceError;
+      if (failure === undefined) live.push(item);
+      else item.reject(failure);
+    }
+    if (live.length === 0) return;
     this.#inFlight++;
     try {
-      await this.#write(batch);
+      await this.#write(live);
     } finally {
       this.#inFlight--;
       this.#schedule();

@@ -1,3 +1,4 @@
+import type { Drive } from "../src/drive.ts";
 import type { IntentProposal } from "../src/intent.ts";
 
 /** One row for `checkpoint_writes`. */
@@ -34,6 +35,8 @@ export interface WriteCall {
   readonly threadId: string;
   /** The lease under which it may write; `null` for a thread that Countersign does not drive. */
   readonly leaseToken: number | null;
+  /** The pass that it is of, if it is one of Countersign's. */
+  readonly drive: Pick<Drive, "persistenceError"> | undefined;
   readonly writes: readonly WriteRow[];
   readonly blobs: readonly BlobRow[];
   readonly checkpoints: readonly CheckpointRow[];

@@ -111,7 +111,7 @@ export class Driver {
       thread,
       ownerOf,
       maxPayloadBytes,
-      release: (release) => this.#release(release),
+      release: (release) => this.#releases.add(release),
       extras,
       onError,
       signal: abort.signal,
@@ -122,15 +122,6 @@ export class Driver {
     this.#driving.set(thread.thread_id, { thread, abort, done });
     this.#heartbeat ??= setInterval(() => void this.#renew(), this.#input.leaseMs / 3).unref();
     return done;
-  }
-
-  /**
-   * A pass that did not end well lets go at once, not with the next batch: writes of it may still be on
-   * their way, and the release is the fence that refuses them.
-   */
-  async #release(release: Release): Promise<ThreadStatus | undefined> {
-    if (release.status === "waiting" || release.status === "completed") return this.#releases.add(release);
-    return (await releaseThreads(this.#input.database, [release]))[0];
   }
 
   /** Waits for running drives, at most this long; then aborts them, and their threads are ready for others. */
