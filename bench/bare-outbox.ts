@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { defineCommitment } from "countersign";
+import { type DurableBackend, defineCommitment } from "countersign";
 import { postgres } from "countersign/postgres";
 import type pg from "pg";
 import { z } from "zod";
@@ -13,7 +13,7 @@ import type { IntentProposal } from "../src/intent.ts";
 
 /**
  * The outbox with no graph around it: intents are recorded by the statement that the saver sends, behind
- * the fence of a thread's lease, and carried out by the embedded worker.
+ * the fence of a thread's lease, and carried out by the worker of a backend: the embedded one, unless another is named.
  */
 export class BareOutbox {
   readonly #pool: pg.Pool;
@@ -47,8 +47,9 @@ export class BareOutbox {
     return ids;
   }
 
-  /** One intent that nobody has to sign off. */
-  async record(threadId: string): Promise<void> {
+  /** One intent that nobody has to sign off; returns its id. */
+  async record(threadId: string, backend = "postgres"): Promise<string> {
+    const recorded = proposal(backend);
     const call = {
       threadId,
       leaseToken: 1,
@@ -56,9 +57,10 @@ export class BareOutbox {
       writes: [],
       blobs: [],
       checkpoints: [],
-      proposals: [proposal()],
+      proposals: [recorded],
     };
     await this.#batcher.write(call).done;
+    return recorded.id;
   }
 
   /** Claims what is runnable and settles it; returns how long the claim took. Milliseconds. */
@@ -76,8 +78,12 @@ export class BareOutbox {
     return tookMs;
   }
 
-  /** Carries out what is recorded, 24 at once, until `stop()`; which resolves when everything is settled. */
-  work(atOnce: number, handler: (threadId: string) => void): { stop(): Promise<void> } {
+  /** Carries out what is recorded, this many at once, until `stop()`; which resolves when everything is settled. */
+  work(
+    atOnce: number,
+    handler: (threadId: string) => void,
+    backend: DurableBackend = postgres({ concurrency: atOnce }),
+  ): { stop(): Promise<void> } {
     const commitment = defineCommitment({
       ...KIND,
       input: z.object({ n: z.number() }),
@@ -87,7 +93,7 @@ export class BareOutbox {
         return { ref: idempotencyKey };
       },
     });
-    const worker = postgres({ concurrency: atOnce }).open({
+    const worker = backend.open({
       database: this.#database,
       wakeups: this.#wakeups,
       commitments: new Map([[commitment.workflowKey, commitment]]),
@@ -124,7 +130,7 @@ const KIND = {
 } as const;
 const KEY = `${KIND.name}@${KIND.version}`;
 
-function proposal(): IntentProposal {
+function proposal(backend: string): IntentProposal {
   const id = randomUUID();
   const payload = { n: 1 };
   const { name: commitment, version, sideEffectClass, approvalClass, reversibilityClass, sensitivityClass } = KIND;
@@ -146,7 +152,7 @@ function proposal(): IntentProposal {
     actorType: "automated_workflow",
     status: "runnable",
     semantics: "at-least-once",
-    backend: "postgres",
+    backend,
     delayMs: 0,
     expiresInMs: null,
     externalRef: null,

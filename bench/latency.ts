@@ -17,7 +17,7 @@ const WARM_UP = 20;
 const State = Annotation.Root({ ended: Annotation<string> });
 
 /** Milliseconds from when somebody says `from()` to when somebody else says `to()`. */
-class Stopwatch {
+export class Stopwatch {
   #start = 0;
   elapsedMs = Number.NaN;
   readonly from = (): void => {
@@ -49,9 +49,10 @@ export function benchLatency(): Promise<BenchResult[]> {
   });
 }
 
-const committing = (watch: Stopwatch) => {
+/** A graph that has one effect carried out, of the commitment `<name>.send`. */
+export const committing = (watch: Stopwatch, name = "committing") => {
   const effect = defineCommitment({
-    name: "bench.send",
+    name: `${name}.send`,
     version: 1,
     sideEffectClass: "internal_write",
     approvalClass: "A0",
@@ -74,7 +75,7 @@ const committing = (watch: Stopwatch) => {
     return { ended: status };
   };
   const graph = new StateGraph(State).addNode("send", send).addEdge(START, "send").addEdge("send", END);
-  return defineGraph({ name: "committing", version: 1, durability: "durable", commitments: [effect], graph });
+  return defineGraph({ name, version: 1, durability: "durable", commitments: [effect], graph });
 };
 
 const deciding = (watch: Stopwatch) => {
@@ -89,7 +90,7 @@ const deciding = (watch: Stopwatch) => {
 
 type BenchGraph = ReturnType<typeof deciding>;
 
-async function runToEnd(cs: Countersign, graph: BenchGraph, watch: Stopwatch): Promise<number> {
+export async function runToEnd(cs: Countersign, graph: BenchGraph, watch: Stopwatch): Promise<number> {
   const { threadId } = await cs.start(graph, { ended: "" } as never);
   await cs.result(threadId);
   return watch.elapsedMs;
@@ -150,9 +151,13 @@ async function besideResume(pool: pg.Pool, watch: Stopwatch, ours: () => Promise
   });
 }
 
-async function inTurn(ours: () => Promise<number>, peer: () => Promise<number>): Promise<Samples> {
+export async function inTurn(
+  ours: () => Promise<number>,
+  peer: () => Promise<number>,
+  budgetMs = BUDGET_MS,
+): Promise<Samples> {
   const samples: Samples = { ours: [], peer: [] };
-  const until = performance.now() + BUDGET_MS;
+  const until = performance.now() + budgetMs;
   for (let sample = -WARM_UP; sample < SAMPLES; sample++) {
     if (sample > 0 && performance.now() > until) break;
     const [mine, theirs] = [await ours(), await peer()];
@@ -163,7 +168,7 @@ async function inTurn(ours: () => Promise<number>, peer: () => Promise<number>):
   return samples;
 }
 
-function ratioOf({ ours, peer }: Samples, share: number) {
+export function ratioOf({ ours, peer }: Samples, share: number) {
   const [mine, theirs] = [quantile(ours, share), quantile(peer, share)];
   return { ours: mine, peer: theirs, ratio: mine / theirs };
 }

@@ -6,6 +6,7 @@ import { benchLatency } from "./latency.ts";
 import type { BenchResult } from "./measure.ts";
 import { benchOutbox } from "./outbox.ts";
 import { benchStep } from "./step.ts";
+import { benchTemporal } from "./temporal.ts";
 
 /* `npm run bench -- [name …] [--json] [--ended <n>]`: each bench runs us and the peer side by side. */
 const { values: flags, positionals: named } = parseArgs({
@@ -24,6 +25,7 @@ const BENCHES: Readonly<Record<string, () => Promise<BenchResult[]>>> = {
   latency: benchLatency,
   growth: () => benchGrowth(Number(flags.ended)),
   exit: benchExit,
+  temporal: benchTemporal,
 };
 
 for (const name of named.length > 0 ? named : Object.keys(BENCHES)) {

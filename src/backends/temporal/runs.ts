@@ -41,6 +41,9 @@ export class Runs {
       await client.workflow.start(type, {
         ...options,
         workflowIdReusePolicy: "REJECT_DUPLICATE",
+        // The answer brings the first task along, if a worker here has a slot free: a call and a queue less.
+        // Who pins versions has Temporal choose the worker.
+        requestEagerStart: settings.worker && settings.deployment === undefined,
       });
     } catch (error) {
       if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;

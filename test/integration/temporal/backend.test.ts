@@ -94,6 +94,22 @@ it("leaves ids and digests in Temporal's history, and no more events than one ac
   expect(events).toBe(11);
 });
 
+it("gets the first task of a workflow with the answer to its start, where the starter works, too", async () => {
+  const send = effect({ execute: async () => ({ ref: "r" }) });
+  const graph = graphOf(send);
+  await using cs = await open([graph]);
+  await using _work = working(cs);
+  // That one has ended, so its worker polls.
+  await cs.result((await cs.start(graph, { n: 1 })).threadId);
+
+  const { threadId } = await cs.start(graph, { n: 2 });
+  await cs.result(threadId);
+
+  const { events } = await client.workflow.getHandle((await intentOf(cs, threadId)).id).fetchHistory();
+  const started = events?.[0]?.workflowExecutionStartedEventAttributes;
+  expect(started?.eagerExecutionAccepted).toBe(true);
+});
+
 it("says nothing of a handler's error to Temporal, whether it is tried again or is the last", async () => {
   const graph = graphOf(
     effect({
