@@ -9,6 +9,7 @@ const ROLE_OF: Readonly<Record<string, readonly Role[]>> = {
   checkpoint: ["start", "drive", "work"],
   delivery: ["start", "drive", "work"],
   decision: ["decide"],
+  signal: ["operate"],
 };
 /** Which roles are played at a time; whoever works is killed most. */
 const CAST: readonly Role[] = ["start", "work", "work", "decide", "drive", "operate"];

@@ -13,7 +13,7 @@ const counted = ({ findings }: CrashReport, failure: string): number =>
   findings.filter((finding) => finding.failure === failure).length;
 
 it("names a failpoint at each step that a crash could fall between", async () => {
-  const { failpoints } = await bundle();
+  const { failpoints } = await bundle("postgres");
   expect([...new Set(failpoints.map((name) => name.split(".")[0]))]).toEqual([
     "call",
     "checkpoint",

@@ -30,18 +30,22 @@ export class Runs {
     const options = this.#optionsOf(intent);
     const type = ownerType(settings, intent);
     if (intent.again) {
+      // failpoint: restart.before
       await client.workflow.signalWithStart(type, {
         ...options,
         workflowIdReusePolicy: "ALLOW_DUPLICATE",
         signal: LOOK_SIGNAL,
       });
+      // failpoint: restart.after
       return;
     }
     try {
+      // failpoint: start.before
       await client.workflow.start(type, {
         ...options,
         workflowIdReusePolicy: "REJECT_DUPLICATE",
       });
+      // failpoint: start.after
     } catch (error) {
       if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
       const { id, workflowKey } = intent;
@@ -53,7 +57,9 @@ export class Runs {
   /** Tells the workflow of an intent, if it still runs, that its row has changed. */
   async tell(client: Client, intentId: string): Promise<void> {
     try {
+      // failpoint: signal.before
       await client.workflow.getHandle(intentId).signal(LOOK_SIGNAL);
+      // failpoint: signal.after
     } catch (error) {
       if (!(error instanceof WorkflowNotFoundError)) throw error;
     }
