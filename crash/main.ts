@@ -19,6 +19,9 @@ const seed = wholeNumber("seed", values.seed);
 const sabotage = SABOTAGES.find(({ name }) => name === values.sabotage);
 if (values.sabotage !== undefined && sabotage === undefined) refuse(`There is no sabotage '${values.sabotage}'.`);
 if (!isBackend(values.backend)) refuse(`There is no backend '${values.backend}'.`);
+if (sabotage?.backend !== undefined && sabotage.backend !== values.backend) {
+  refuse(`'${sabotage.name}' is a sabotage of --backend ${sabotage.backend}.`);
+}
 const onTemporal = values.backend === "temporal";
 const killDatabase = values["kill-database"] ?? (onTemporal && values.database === "embedded");
 const killTemporal = values["kill-temporal"] ?? onTemporal;

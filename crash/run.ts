@@ -3,13 +3,14 @@ import { countersign } from "countersign";
 import pg from "pg";
 import { BACKENDS, type BackendName } from "./backends.ts";
 import type { Backing } from "./backing.ts";
-import { Cast } from "./cast.ts";
+import { Cast, type Pace } from "./cast.ts";
 import { effectsAt } from "./commitments.ts";
 import { graphsOf } from "./graphs.ts";
 import type { Role, Surroundings } from "./life.ts";
 import { type Random, randomOf } from "./random.ts";
 import { type StageOptions, setStage } from "./stage.ts";
 import { type Verdict, verify } from "./verify.ts";
+import { openWorkflows } from "./verify-temporal.ts";
 
 export interface CrashOptions extends StageOptions {
   readonly kills: number;
@@ -33,11 +34,18 @@ export interface CrashReport extends Verdict {
   readonly dir: string;
 }
 
-/** What differs by the backend. Milliseconds. */
-const PACE: Readonly<Record<BackendName, { readonly lifeMs: readonly [number, number]; readonly restMs: number }>> = {
-  postgres: { lifeMs: [100, 2_500], restMs: 45_000 },
-  // Its workers take a second to get going, and its own time-outs for a lost one are longer.
-  temporal: { lifeMs: [100, 5_000], restMs: 90_000 },
+interface BackendPace extends Pace {
+  /** How long each server is left alone between two kills, at least and at most. Milliseconds. */
+  readonly databasePauseMs: readonly [number, number];
+  readonly restMs: number;
+}
+
+const TEMPORAL_PAUSE_MS = [10_000, 18_000] as const;
+
+const PACE: Readonly<Record<BackendName, BackendPace>> = {
+  postgres: { lifeMs: [100, 2_500], maxHit: 6, databasePauseMs: [3_000, 7_000], restMs: 45_000 },
+  // Its workers take a second to get going, its server two, and its own time-outs for a lost one are longer.
+  temporal: { lifeMs: [100, 8_000], maxHit: 2, patienceMs: 8_000, databasePauseMs: [5_000, 12_000], restMs: 90_000 },
 };
 
 /**
@@ -54,17 +62,24 @@ export async function crash(options: CrashOptions): Promise<CrashReport> {
     random: randomOf(seed),
     seed,
     focus: sabotage?.focus ?? {},
-    lifeMs: PACE[backend].lifeMs,
+    pace: PACE[backend],
     onKill,
   });
   const disturbed = cast.disturb(() => cast.kills >= kills);
-  const killing = { random: randomOf(-seed - 1), until: disturbed, onKill };
+  const killing = { until: disturbed, onKill };
+  const { databasePauseMs } = PACE[backend];
   const [databaseKills, temporalKills] = await Promise.all([
     options.killDatabase && server
-      ? killServer({ ...killing, server, name: "the database", pauseMs: [3_000, 7_000] })
+      ? killServer({ ...killing, server, name: "the database", pauseMs: databasePauseMs, random: randomOf(-seed - 1) })
       : 0,
     options.killTemporal && temporal
-      ? killServer({ ...killing, server: temporal, name: "Temporal", pauseMs: [6_000, 12_000] })
+      ? killServer({
+          ...killing,
+          server: temporal,
+          name: "Temporal",
+          pauseMs: TEMPORAL_PAUSE_MS,
+          random: randomOf(-seed - 2),
+        })
       : 0,
     disturbed,
   ]);
@@ -108,7 +123,8 @@ async function rest(cast: Cast, backing: Backing, surroundings: Surroundings, re
   const cs = await countersign({ database, schema, graphs, backend: backing.open(surroundings) });
   try {
     const until = Date.now() + restMs;
-    while ((await isBusy(pool, schema)) && Date.now() < until) await delay(200);
+    const isOver = async () => !(await isBusy(pool, schema)) && (await openWorkflows(surroundings)).length === 0;
+    while (!(await isOver()) && Date.now() < until) await delay(200);
     for (const child of children) child.process.kill("SIGTERM");
     await Promise.all(children.map((child) => child.ended));
     return await verify(cs, pool, surroundings);
