@@ -1,7 +1,9 @@
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build, type Plugin } from "esbuild";
+import { bundleWorkflows, PREBUILT } from "../src/backends/temporal/workflow-bundle.ts";
+import type { BackendName } from "./backends.ts";
 import type { Sabotage } from "./sabotages.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -12,7 +14,7 @@ export interface Bundle {
   /** The script of a process of a run. */
   readonly process: string;
   readonly provider: string;
-  /** The failpoints that its sources name. */
+  /** The failpoints that the sources of this backend's processes name. */
   readonly failpoints: readonly string[];
 }
 
@@ -20,13 +22,16 @@ export interface Bundle {
  * Bundles the processes of a run from our sources. On the way each comment `// failpoint: name` becomes
  * a call, and a sabotage changes the line that it is about: neither leaves a trace in the package.
  */
-export async function bundle(sabotage?: Sabotage): Promise<Bundle> {
+export async function bundle(backend: BackendName, sabotage?: Sabotage): Promise<Bundle> {
   const failpoints = new Set<string>();
-  const outdir = join(OUT, sabotage?.name ?? "whole");
+  const outdir = join(OUT, backend, sabotage?.name ?? "whole");
   mkdirSync(outdir, { recursive: true });
   await build({
     absWorkingDir: ROOT,
-    entryPoints: ["crash/process.ts", "crash/provider.ts"],
+    entryPoints: [
+      { in: `crash/process-${backend}.ts`, out: "process" },
+      { in: "crash/provider.ts", out: "provider" },
+    ],
     outdir,
     outExtension: { ".js": ".mjs" },
     bundle: true,
@@ -38,6 +43,8 @@ export async function bundle(sabotage?: Sabotage): Promise<Bundle> {
     logLevel: "error",
     plugins: [countersignByName(), sources(failpoints, sabotage)],
   });
+  // What runs in Temporal's sandbox ships prebuilt, beside the code that loads it.
+  if (backend === "temporal") writeFileSync(join(outdir, PREBUILT), await bundleWorkflows());
   const process = join(outdir, "process.mjs");
   return { process, provider: join(outdir, "provider.mjs"), failpoints: [...failpoints].sort() };
 }
@@ -47,6 +54,7 @@ function countersignByName(): Plugin {
   const entries: Readonly<Record<string, string>> = {
     countersign: "src/index.ts",
     "countersign/postgres": "src/backends/postgres/index.ts",
+    "countersign/temporal": "src/backends/temporal/index.ts",
   };
   return {
     name: "countersign",

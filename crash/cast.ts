@@ -9,9 +9,20 @@ const ROLE_OF: Readonly<Record<string, readonly Role[]>> = {
   checkpoint: ["start", "drive", "work"],
   delivery: ["start", "drive", "work"],
   decision: ["decide"],
+  signal: ["operate"],
 };
 /** Which roles are played at a time; whoever works is killed most. */
 const CAST: readonly Role[] = ["start", "work", "work", "decide", "drive", "operate"];
+
+/** How fast processes come and go. */
+export interface Pace {
+  /** How long a process may live, from when it is ready. Milliseconds, at least and at most. */
+  readonly lifeMs: readonly [number, number];
+  /** The how manieth time at most that one comes to its failpoint. */
+  readonly maxHit: number;
+  /** How long it may take to come there, where that is not its life. Milliseconds. */
+  readonly patienceMs?: number;
+}
 
 export interface CastInput {
   readonly surroundings: Surroundings;
@@ -19,8 +30,7 @@ export interface CastInput {
   readonly random: Random;
   readonly seed: number;
   readonly focus: Focus;
-  /** How long a process may live, from when it is ready. Milliseconds, at least and at most. */
-  readonly lifeMs: readonly [number, number];
+  readonly pace: Pace;
   /** Told of each kill. */
   readonly onKill: (what: string) => void;
 }
@@ -48,7 +58,10 @@ export class Cast {
     while (!isEnough()) {
       const failpoint = this.#failpointFor(role);
       const child = this.start(role, failpoint);
-      const where = (await this.#strike(child)) && failpoint !== undefined ? `at ${failpoint.name}` : "at random";
+      const where =
+        (await this.#strike(child, failpoint !== undefined)) && failpoint !== undefined
+          ? `at ${failpoint.name}`
+          : "at random";
       const { code, signal } = await child.ended;
       if (signal !== "SIGKILL")
         throw new Error(`A process that played '${role}' ended by itself with ${code ?? signal}.`);
@@ -59,11 +72,12 @@ export class Cast {
   }
 
   /** Sees to it that a process ends: by itself at its failpoint (true), or from outside after a while. */
-  async #strike(child: Child): Promise<boolean> {
+  async #strike(child: Child, isArmed: boolean): Promise<boolean> {
     const atFailpoint = Promise.race([child.ended, child.frozen]).then(() => true);
     const ready = (await child.firstLine) === "ready";
-    const { focus, random, lifeMs } = this.#input;
-    const patienceMs = focus.failpoints === undefined ? random.between(...lifeMs) : 6_000;
+    const { focus, random, pace } = this.#input;
+    const lifeMs = focus.failpoints === undefined ? random.between(...pace.lifeMs) : 6_000;
+    const patienceMs = isArmed ? (pace.patienceMs ?? lifeMs) : lifeMs;
     const late = delay(patienceMs).then(() => false);
     const fell = !ready || (await Promise.race([atFailpoint, late]));
     const frozen = !fell && random.percent(20) && child.process.kill("SIGSTOP");
@@ -78,7 +92,7 @@ export class Cast {
   }
 
   #failpointFor(role: Role): ProcessInput["failpoint"] {
-    const { focus, random, bundle } = this.#input;
+    const { focus, random, bundle, pace } = this.#input;
     const played = (this.#played.get(role) ?? 0) + 1;
     this.#played.set(role, played);
     // Every second one lives longer, to take over from the others.
@@ -90,7 +104,7 @@ export class Cast {
     if (own.length === 0) return undefined;
     return {
       name: random.pick(own),
-      hit: focus.hit ?? random.between(1, 6),
+      hit: focus.hit ?? random.between(1, pace.maxHit),
       signal: (focus.freeze ?? random.percent(20)) ? "SIGSTOP" : "SIGKILL",
     };
   }

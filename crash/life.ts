@@ -5,6 +5,8 @@ export interface Surroundings {
   readonly databaseUrl: string;
   readonly schema: string;
   readonly providerUrl: string;
+  /** Of the run's own Temporal server; none in a run of the embedded worker. */
+  readonly temporalAddress?: string;
   /** The folder of what is written down beside the database: ledger, attempts and acknowledgements. */
   readonly dir: string;
 }

@@ -1,3 +1,4 @@
+import type { BackendName } from "./backends.ts";
 import type { Focus } from "./life.ts";
 import type { Failure } from "./verify.ts";
 
@@ -8,6 +9,8 @@ export interface Sabotage {
   readonly breaks: string;
   /** What a run then counts. */
   readonly shows: Failure;
+  /** The one backend that it is about; any, where it says nothing. */
+  readonly backend?: BackendName;
   /** Where it shows soonest. */
   readonly focus?: Focus;
   /** What of our sources is said differently. Each text stands there exactly once, or the bundle fails. */
@@ -80,6 +83,7 @@ export const SABOTAGES: readonly Sabotage[] = [
     name: "no-claim",
     breaks: "G4: a handler is called before its claim is durable",
     shows: "doubledAtMostOnce",
+    backend: "postgres",
     focus: { graphs: ["careful"] },
     changes: [
       {
@@ -100,6 +104,47 @@ export const SABOTAGES: readonly Sabotage[] = [
         replace: `import { intentFromRow } from "../../database/intents.ts";
 import { Dispatches } from "../dispatches.ts";
 import { execute } from "../execute.ts";`,
+      },
+    ],
+  },
+  {
+    name: "no-claim-of-task",
+    breaks: "G4: a handler is called as soon as Temporal says so, before its claim is durable",
+    shows: "doubledAtMostOnce",
+    backend: "temporal",
+    focus: { graphs: ["careful"] },
+    changes: [
+      {
+        file: "src/backends/temporal/activities.ts",
+        find: "      // failpoint: claim.before\n",
+        replace: `      const early = await loadIntent(database, intentId);
+      if (early?.kind === "effect" && early.status === "runnable") {
+        await execute({ intent: early, effect: early, commitment: this.#commitment,
+          maxPayloadBytes: host.maxPayloadBytes, signal: closing });
+      }
+      // failpoint: claim.before
+`,
+      },
+      {
+        file: "src/backends/temporal/activities.ts",
+        find: 'import type { Dispatches } from "../dispatches.ts";',
+        replace: `import { loadIntent } from "../../database/intents.ts";
+import type { Dispatches } from "../dispatches.ts";
+import { execute } from "../execute.ts";`,
+      },
+    ],
+  },
+  {
+    name: "no-second-hand-over",
+    breaks: "G6: an intent whose relay died before it had started a workflow is not handed over again",
+    shows: "stuck",
+    backend: "temporal",
+    focus: { graphs: ["serial"], failpoints: ["hand-over.within"], hit: 1, freeze: false },
+    changes: [
+      {
+        file: "src/database/hand-over.ts",
+        find: "and (lease_expires_at is null or lease_expires_at <=",
+        replace: "and (lease_expires_at is null or 'infinity' <=",
       },
     ],
   },

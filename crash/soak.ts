@@ -46,7 +46,15 @@ const seed = Date.now() % 1_000_000;
 await using stage = await setStage({ seed, database: "embedded" });
 const { surroundings, bundle } = stage;
 const random = randomOf(seed);
-const cast = new Cast({ surroundings, bundle, random, seed, focus: {}, lifeMs: [2_000, 8_000], onKill: () => {} });
+const cast = new Cast({
+  surroundings,
+  bundle,
+  random,
+  seed,
+  focus: {},
+  pace: { lifeMs: [2_000, 8_000], maxHit: 6 },
+  onKill: () => {},
+});
 const survivor = cast.start("work");
 await survivor.firstLine;
 

@@ -1,9 +1,11 @@
 import type { Countersign, ExecutionIntent } from "countersign";
 import type pg from "pg";
 import { digestOf } from "../src/digest.ts";
+import { hasEnded } from "../src/intent.ts";
 import { read } from "./files.ts";
 import type { LedgerLine, Note, Surroundings } from "./life.ts";
 import { settlementsByStrangers } from "./verify-audit.ts";
+import { openWorkflows } from "./verify-temporal.ts";
 
 /** What a run counts, and must count none of. */
 export const FAILURES = [
@@ -57,7 +59,8 @@ interface Remains {
 const ENDED = ["completed", "compensated"];
 
 /** Compares the ledgers, the intents, the checkpoints and the audit chain of a run that has come to rest. */
-export async function verify(cs: Countersign, pool: pg.Pool, { dir, schema }: Surroundings): Promise<Verdict> {
+export async function verify(cs: Countersign, pool: pg.Pool, surroundings: Surroundings): Promise<Verdict> {
+  const { dir, schema } = surroundings;
   const threads = await pool.query<Thread>(`select thread_id, graph, status from ${schema}.threads`);
   const intents = (await Promise.all(threads.rows.map((thread) => cs.intents(thread.thread_id)))).flat();
   const decisions = await pool.query<Decided>(
@@ -78,6 +81,7 @@ export async function verify(cs: Countersign, pool: pg.Pool, { dir, schema }: Su
     ...doubled(remains),
     ...unapproved(remains),
     ...dangling(remains),
+    ...pointless(await openWorkflows(surroundings), remains),
     ...remains.threads
       .filter((thread) => !ENDED.includes(thread.status))
       .map((thread) =>
@@ -216,5 +220,14 @@ function dangling({ threads, intents }: Remains): Finding[] {
     const open = ended.has(threadId) && startable.includes(status);
     const stands = groupId !== null && refused.has(groupId) && status === "succeeded";
     return open || stands ? [found("danglingRunnable", `${kind} ${id} of ${threadId} is ${status}`)] : [];
+  });
+}
+
+/** A workflow that goes on although its row has ended, or without one. */
+function pointless(workflows: readonly string[], { byId }: Remains): Finding[] {
+  return workflows.flatMap((id) => {
+    const intent = byId.get(id);
+    if (intent !== undefined && !hasEnded(intent.status)) return [];
+    return [found("danglingRunnable", `the workflow of ${id} goes on, its intent is ${intent?.status}`)];
   });
 }

@@ -156,7 +156,9 @@ class IntentActivities {
     if (status === "dispatched" && !held) {
       const kinds = [{ workflowKey: this.#commitment.workflowKey, maxAttempts: this.#commitment.retry.maxAttempts }];
       const rescue = { backend, worker: host.workerId, kinds, id: intentId };
+      // failpoint: rescue.before
       const rescued = await pastRefused(host, () => rescueIntents(host.database, rescue));
+      // failpoint: rescue.after
       // Runnable again, it is carried out at once; unknown, it is asked about.
       if (rescued > 0) await this.#advance(intentId);
       return rescued > 0;
@@ -176,9 +178,12 @@ class IntentActivities {
     if (closing.aborted || !inquirable(host, status).includes(workflowKey)) return false;
     const { database, workerId: worker, leaseMs } = host;
     const lease = { backend, worker, status, workflowKeys: [workflowKey], limit: 1, leaseMs, id };
+    // failpoint: inquiry.before
     const [intent] = await leaseInquiries(database, lease);
+    // failpoint: inquiry.within
     if (intent === undefined) return false;
     await ask(host, { intent, from: status, settle: (s) => dispatches.settle(s), signal: closing });
+    // failpoint: inquiry.after
     return true;
   }
 

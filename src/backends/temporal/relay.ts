@@ -36,13 +36,16 @@ export class Relay {
     const { database, workerId: owner, leaseMs } = this.#host;
     const backend = this.#backend;
     const kinds = this.#kinds();
+    // failpoint: hand-over.before
     const taken = await takeForHandOver(database, {
       ...{ backend, owner, leaseMs, graceMs, limit: BATCH, maxUnclaimed: MAX_UNCLAIMED },
       workflowKeys: kinds.workflowKeys,
     });
     const overdue = await overdueIntents(database, { backend, graceMs, limit: BATCH, ...kinds });
     const handed = [...taken, ...overdue.filter(({ id }) => this.#isToBeTold(id, graceMs))];
+    // failpoint: hand-over.within
     await this.#handOver(client, handed);
+    // failpoint: hand-over.after
     return handed.map(({ id }) => id);
   }
 

@@ -30,14 +30,17 @@ export class Runs {
     const options = this.#optionsOf(intent);
     const type = ownerType(settings, intent);
     if (intent.again) {
+      // failpoint: restart.before
       await client.workflow.signalWithStart(type, {
         ...options,
         workflowIdReusePolicy: "ALLOW_DUPLICATE",
         signal: LOOK_SIGNAL,
       });
+      // failpoint: restart.after
       return;
     }
     try {
+      // failpoint: start.before
       await client.workflow.start(type, {
         ...options,
         workflowIdReusePolicy: "REJECT_DUPLICATE",
@@ -45,6 +48,7 @@ export class Runs {
         // Who pins versions has Temporal choose the worker.
         requestEagerStart: settings.worker && settings.deployment === undefined,
       });
+      // failpoint: start.after
     } catch (error) {
       if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
       const { id, workflowKey } = intent;
@@ -56,7 +60,9 @@ export class Runs {
   /** Tells the workflow of an intent, if it still runs, that its row has changed. */
   async tell(client: Client, intentId: string): Promise<void> {
     try {
+      // failpoint: signal.before
       await client.workflow.getHandle(intentId).signal(LOOK_SIGNAL);
+      // failpoint: signal.after
     } catch (error) {
       if (!(error instanceof WorkflowNotFoundError)) throw error;
     }
