@@ -154,11 +154,11 @@ async function besideResume(pool: pg.Pool, watch: Stopwatch, ours: () => Promise
 export async function inTurn(
   ours: () => Promise<number>,
   peer: () => Promise<number>,
-  budgetMs = BUDGET_MS,
+  { budgetMs = BUDGET_MS, warmUp = WARM_UP } = {},
 ): Promise<Samples> {
   const samples: Samples = { ours: [], peer: [] };
   const until = performance.now() + budgetMs;
-  for (let sample = -WARM_UP; sample < SAMPLES; sample++) {
+  for (let sample = -warmUp; sample < SAMPLES; sample++) {
     if (sample > 0 && performance.now() > until) break;
     const [mine, theirs] = [await ours(), await peer()];
     if (sample < 0) continue;
