@@ -33,13 +33,18 @@ export interface HandOverInput {
   /** At most this many at once, and so many may be handed over and not be claimed yet. */
   readonly limit: number;
   readonly maxUnclaimed: number;
-  /** How long to wait for the claim before handing over again. Milliseconds. */
+  /** How long to wait for the claim before handing over again; ten times as long from then on. Milliseconds. */
   readonly leaseMs: number;
   /** A retry is the orchestrator's own business, unless it is overdue by this. Milliseconds. */
   readonly graceMs: number;
 }
 
-/** Takes runnable intents that are due, to hand them over. */
+/**
+ * Takes runnable intents that are due, to hand them over. One that was handed over and is not claimed
+ * is taken again once soon, since its relay may have died before it told anybody, and then rarely: an
+ * orchestrator that lags behind has it already, and would only fall back further. After a retry, or
+ * where it was given back, it counts as new.
+ */
 export async function takeForHandOver(db: Queryable, input: HandOverInput): Promise<HandedOver[]> {
   const rows = await db.query<HandedOverRow>({
     name: `${db.schema}.hand_over`,
@@ -59,7 +64,8 @@ export async function takeForHandOver(db: Queryable, input: HandOverInput): Prom
         ) i limit (select least($3, greatest(0, $4 - n)) from unclaimed)
       )
       update ${db.schema}.execution_intents i set
-        lease_owner = $7, lease_expires_at = ${db.schema}.clock() + $5 * interval '1 millisecond'
+        lease_owner = $7, lease_expires_at = ${db.schema}.clock()
+          + case when i.lease_expires_at is null then 1 else 10 end * $5::float8 * interval '1 millisecond'
       from due where i.id = due.id
       returning i.id, i.digest, i.workflow_key, i.kind,
         i.attempt > 0 or i.decision_round > 1 or i.action = 'intent.replayed' as again`,
