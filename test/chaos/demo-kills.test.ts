@@ -44,7 +44,7 @@ describe.each(lives)("the $life life of the demo", ({ life, points }) => {
       expect(played.ended).toMatchObject({ status: ENDS[life], auditHolds: true });
       expect(await effectsOf(`${life}-killed-at-${nth}`)).toEqual(await effectsOf(`${life}-unharmed`));
     },
-    60_000,
+    180_000,
   );
 });
 

@@ -16,4 +16,4 @@ it("plays the same two lives on both backends: the same decisions, outcomes and 
   const [embedded, orchestrated] = await Promise.all([played("postgres"), played("temporal")]);
   expect(embedded).toMatchObject({ ok: true, backend: "postgres" });
   expect(orchestrated).toEqual({ ...embedded, backend: "temporal" });
-}, 300_000);
+}, 900_000);

@@ -85,4 +85,4 @@ it(`starts each of ${COUNT} workflows once and has each effect once when two dis
     },
     { timeout: 20_000, interval: 500 },
   );
-}, 300_000);
+}, 900_000);
