@@ -58,7 +58,7 @@ describe("the pure core, beside a model that was written from the design alone",
   });
 
   // 80,000 lives; the other 20,000 of the 100,000 are those of compensation.test.ts.
-  it.each([1, 2, 3, 4])("lives the same 20,000 random lives (part %i)", { timeout: 120_000 }, async () => {
+  it.each([1, 2, 3, 4])("lives the same 20,000 random lives (part %i)", { timeout: 600_000 }, async () => {
     const seen = new Set<Status>();
     await fc.assert(
       fc.asyncProperty(lives({ maxCommands: 16 }), (life) => liveTwice(life, seen)),
