@@ -40,12 +40,12 @@ interface BackendPace extends Pace {
   readonly restMs: number;
 }
 
-const TEMPORAL_PAUSE_MS = [10_000, 18_000] as const;
+const TEMPORAL_PAUSE_MS = [8_000, 16_000] as const;
 
 const PACE: Readonly<Record<BackendName, BackendPace>> = {
   postgres: { lifeMs: [100, 2_500], maxHit: 6, databasePauseMs: [3_000, 7_000], restMs: 45_000 },
   // Its workers take a second to get going, its server two, and its own time-outs for a lost one are longer.
-  temporal: { lifeMs: [100, 8_000], maxHit: 2, patienceMs: 8_000, databasePauseMs: [5_000, 12_000], restMs: 90_000 },
+  temporal: { lifeMs: [100, 6_000], maxHit: 2, patienceMs: 6_000, databasePauseMs: [8_000, 16_000], restMs: 90_000 },
 };
 
 /**

@@ -45,7 +45,7 @@ describe("a guarantee of Temporal's part that is broken on purpose is noticed", 
   it.each(SABOTAGES.filter(({ backend }) => backend === "temporal"))(
     "$name: $breaks",
     async (sabotage) => {
-      const report = await crash({ ...ON_TEMPORAL, kills: 12, killDatabase: false, sabotage, restMs: 20_000 });
+      const report = await crash({ ...ON_TEMPORAL, kills: 8, killDatabase: false, sabotage, restMs: 15_000 });
       expect(report.findings.filter(({ failure }) => failure === sabotage.shows).length).toBeGreaterThan(0);
     },
     600_000,
