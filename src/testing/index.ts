@@ -1,2 +1,8 @@
-export { type BackendCase, type BackendUnderTest, backendConformance } from "./backend-conformance.ts";
+export {
+  type BackendCase,
+  type BackendUnderTest,
+  backendConformance,
+  type ConformanceChild,
+  conformanceProcess,
+} from "./backend-conformance.ts";
 export { moveClock } from "./clock.ts";

@@ -1,8 +1,11 @@
-import { backendConformance } from "countersign/testing";
+import { type BackendUnderTest, backendConformance } from "countersign/testing";
 import { it } from "vitest";
 import { postgres } from "../../src/backends/postgres/index.ts";
 import { testDatabase } from "../support/database.ts";
+import { spawnConformance } from "../support/spawn-conformance.ts";
 
-const { pool } = await testDatabase();
+const { pool, url } = await testDatabase();
 
-it.each([...backendConformance])("postgres $name", ({ run }) => run({ pool, backend: () => postgres() }));
+const under: BackendUnderTest = { pool, backend: () => postgres(), spawn: spawnConformance(url) };
+
+for (const { name, run } of backendConformance) it(`postgres ${name}`, () => run(under));

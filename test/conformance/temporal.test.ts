@@ -1,12 +1,17 @@
-import { backendConformance } from "countersign/testing";
+import { type BackendUnderTest, backendConformance } from "countersign/testing";
 import { it } from "vitest";
 import { temporal } from "../../src/backends/temporal/index.ts";
 import { testDatabase } from "../support/database.ts";
+import { spawnConformance } from "../support/spawn-conformance.ts";
 import { testTemporal } from "../support/temporal.ts";
 
-const { pool } = await testDatabase();
+const { pool, url } = await testDatabase();
 const { address } = await testTemporal();
 
-it.each([...backendConformance])("temporal $name", ({ run }) =>
-  run({ pool, backend: (taskQueue) => temporal({ address, taskQueue }) }),
-);
+const under: BackendUnderTest = {
+  pool,
+  backend: (taskQueue) => temporal({ address, taskQueue }),
+  spawn: spawnConformance(url, address),
+};
+
+for (const { name, run } of backendConformance) it(`temporal ${name}`, () => run(under));

@@ -1,3 +1,5 @@
+import type { ChildProcessByStdio } from "node:child_process";
+import type { Readable } from "node:stream";
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import type pg from "pg";
 import { z } from "zod";
@@ -21,7 +23,15 @@ export interface BackendUnderTest {
    * one scope share whatever queue the backend has, and no other scope does.
    */
   backend(scope: string): DurableBackend;
+  /**
+   * Starts a process that calls `conformanceProcess(job, { pool, backend })`, with its standard output in a
+   * pipe: a script of yours, which takes `job` as an argument. The suite kills it.
+   */
+  spawn(job: string): ConformanceChild;
 }
+
+/** What `child_process.spawn(…, { stdio: ["ignore", "pipe", "inherit"] })` returns. */
+export type ConformanceChild = ChildProcessByStdio<null, Readable, null>;
 
 /** One promise of the contract, and the try to break it. Rejects when the backend does not keep it. */
 export interface BackendCase {
@@ -63,9 +73,9 @@ export class World {
   readonly #under: BackendUnderTest;
   readonly #opened: Countersign[] = [];
 
-  constructor(under: BackendUnderTest) {
+  constructor(under: BackendUnderTest, scope = `conformance-${process.pid}-${++serial}`) {
     this.#under = under;
-    this.scope = `conformance-${process.pid}-${++serial}`;
+    this.scope = scope;
   }
 
   get pool(): pg.Pool {
@@ -83,6 +93,11 @@ export class World {
     });
     this.#opened.push(cs);
     return cs;
+  }
+
+  /** A process of its own, which can be killed. */
+  spawn(job: string): ConformanceChild {
+    return this.#under.spawn(job);
   }
 
   /** Lets this much time pass for everything that asks the database what time it is. */
