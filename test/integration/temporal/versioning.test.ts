@@ -1,16 +1,13 @@
-import { Client, Connection } from "@temporalio/client";
-import { afterAll, afterEach, expect, it, vi } from "vitest";
+import { afterEach, expect, it, vi } from "vitest";
 import { createTemporalWorker, temporal } from "../../../src/backends/temporal/index.ts";
 import { type CommitmentDefinition, countersign, pending } from "../../../src/index.ts";
 import { testDatabase } from "../../support/database.ts";
+import { deploymentOperator } from "../../support/deployments.ts";
 import { type Answered, type Asked, effect, graphOf, uniqueName } from "../../support/effects.ts";
 import { testTemporal } from "../../support/temporal.ts";
 
 const { pool } = await testDatabase();
 const { address } = await testTemporal();
-const connection = await Connection.connect({ address });
-const client = new Client({ connection });
-afterAll(() => connection.close());
 
 const errors: unknown[] = [];
 afterEach(() => expect(errors.splice(0)).toEqual([]));
@@ -18,22 +15,10 @@ const onError = (error: unknown) => errors.push(error);
 
 const eventually = <Seen>(look: () => Promise<Seen>) => vi.waitFor(look, { timeout: 20_000, interval: 100 });
 
-/** What an operator does when a version is rolled out, as `temporal worker deployment set-current-version`. */
-async function makeCurrent(deploymentName: string, buildId: string): Promise<void> {
-  await eventually(() =>
-    client.workflowService.setWorkerDeploymentCurrentVersion({
-      namespace: "default",
-      deploymentName,
-      version: `${deploymentName}.${buildId}`,
-      buildId,
-      identity: "test",
-    }),
-  );
-}
-
 it("lets a pinned old worker finish what it began, while a new one takes what is new", async () => {
   const taskQueue = uniqueName("queue");
   const deployment = uniqueName("deployment");
+  const { makeCurrent } = await deploymentOperator(address, deployment);
   const seenBy: Record<string, string[]> = { "v-1": [], "v-2": [] };
   /** The commitment as two builds of one application have it: its poll ends on the old one only when it is told to. */
   let signed = false;
@@ -68,12 +53,12 @@ it("lets a pinned old worker finish what it began, while a new one takes what is
   await using second = await workerOf(fresh, "v-2");
   const stop = new AbortController();
   const working = [cs.work({ signal: stop.signal }), first.run({ signal: stop.signal })];
-  await makeCurrent(deployment, "v-1");
+  await makeCurrent("v-1");
 
   const before = await cs.start(graph, { n: 1 });
   await eventually(async () => expect(seenBy["v-1"]).toContain("poll 1"));
   working.push(second.run({ signal: stop.signal }));
-  await makeCurrent(deployment, "v-2");
+  await makeCurrent("v-2");
   const after = await cs.start(graph, { n: 2 });
   await eventually(async () => expect(seenBy["v-2"]).toContain("poll 2"));
   signed = true;
