@@ -12,7 +12,7 @@ import { atMost, type BenchResult, quantile, within } from "./measure.ts";
 /** Taken one after the other, ours and the peer's in turn, with nothing else going on: a latency, not a throughput. */
 const SAMPLES = 500;
 const BUDGET_MS = 16_000;
-const WARM_UP = 20;
+const WARM_UP = 200;
 
 const State = Annotation.Root({ ended: Annotation<string> });
 

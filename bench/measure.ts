@@ -27,6 +27,8 @@ export interface SideBySideInput {
   readonly rounds: number;
   /** Stops after the round in which this much time has passed, but never before the third. Milliseconds. */
   readonly budgetMs: number;
+  /** Turns before the first round, for as long: V8 needs some seconds until it has compiled what is called often. */
+  readonly warmUpMs?: number;
   readonly ours: () => Promise<number>;
   readonly peer: () => Promise<number>;
 }
@@ -40,15 +42,20 @@ export interface Measured {
 /** Rounds that are measured however slow the machine is. */
 const FEWEST_ROUNDS = 3;
 
+const WARM_UP_MS = 4_000;
+
 /**
  * Runs both in turn, round by round and the order changing, so that a drifting machine drifts for
  * both; returns the medians over the rounds.
  */
-export async function sideBySide({ rounds, budgetMs, ours, peer }: SideBySideInput): Promise<Measured> {
+export async function sideBySide(input: SideBySideInput): Promise<Measured> {
+  const { rounds, budgetMs, warmUpMs = WARM_UP_MS, ours, peer } = input;
   const measured: { ours: number; peer: number }[] = [];
+  for (const warm = performance.now() + warmUpMs; performance.now() < warm; ) {
+    await ours();
+    await peer();
+  }
   const until = performance.now() + budgetMs;
-  await ours();
-  await peer();
   for (let round = 0; round < rounds; round++) {
     if (round >= FEWEST_ROUNDS && performance.now() > until) break;
     const oursFirst = round % 2 === 0;

@@ -12,16 +12,29 @@ export interface CheckpointTupleRow {
   readonly pending_writes: unknown;
 }
 
+/** Where a thread's checkpoints are: its own, or those of a subgraph of it. */
+export interface HeadPlace {
+  readonly threadId: string;
+  readonly ns: string;
+}
+
+/** A head with the place in the list that it was asked for at. */
+export type HeadRow = CheckpointTupleRow & { readonly place: number };
+
 /**
- * The newest checkpoint of a thread is the one that was written last, by the database's own count:
- * `checkpoint_id` is a uuid6 of some machine's clock, and a machine that is behind would hide what
- * it wrote (trap T3).
+ * The newest checkpoint of each of these threads; a thread without one has no row. Newest is what was
+ * written last, by the database's own count: `checkpoint_id` is a uuid6 of some machine's clock, and a
+ * machine that is behind would hide what it wrote (trap T3).
  */
-export function headStatement(schema: string, threadId: string, ns: string): Statement {
+export function headsStatement(schema: string, places: readonly HeadPlace[]): Statement {
   return {
-    name: `${schema}.head`,
-    text: `${select(schema)} where thread_id = $1 and checkpoint_ns = $2 order by seq desc limit 1`,
-    values: [threadId, ns],
+    name: `${schema}.heads`,
+    text: `select asked.place::int, head.*
+      from unnest($1::text[], $2::text[]) with ordinality as asked(thread_id, ns, place)
+      cross join lateral (
+        ${select(schema)} where cp.thread_id = asked.thread_id and cp.checkpoint_ns = asked.ns order by cp.seq desc limit 1
+      ) head`,
+    values: [places.map(({ threadId }) => threadId), places.map(({ ns }) => ns)],
   };
 }
 

@@ -10,6 +10,7 @@ import type {
 } from "@langchain/langgraph-checkpoint";
 import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
 import type pg from "pg";
+import { Batcher } from "../src/database/batcher.ts";
 import type { Database } from "../src/database/client.ts";
 import { assertSchemaName, DEFAULT_SCHEMA } from "../src/database/migrate.ts";
 import { pgliteDatabase } from "../src/database/pglite.ts";
@@ -17,7 +18,14 @@ import { postgresDatabase } from "../src/database/postgres.ts";
 import { Drive } from "../src/drive.ts";
 import { BoundaryError, OptionError } from "../src/errors.ts";
 import { DRIVE_KEY } from "../src/langgraph.ts";
-import { type CheckpointTupleRow, checkpointStatement, headStatement, listStatement } from "./read-statements.ts";
+import {
+  type CheckpointTupleRow,
+  checkpointStatement,
+  type HeadPlace,
+  type HeadRow,
+  headsStatement,
+  listStatement,
+} from "./read-statements.ts";
 import { setUp } from "./setup.ts";
 import { keepable, proposalsOf } from "./task-writes.ts";
 import { WriteBatcher, type WriteTicket } from "./write-batcher.ts";
@@ -46,12 +54,19 @@ export class CountersignSaver extends PostgresSaver {
   readonly #database: Database;
   readonly #batcher: WriteBatcher;
   readonly #order = new WriteOrder();
+  /** A run begins with reading where its thread stands: those that begin in one tick ask together. */
+  readonly #heads: Batcher<HeadPlace, CheckpointTupleRow | undefined>;
 
   constructor(source: pg.Pool | PGlite | Database, options: CountersignSaverOptions = {}) {
     const database = open(source, options);
     super(database.pool as unknown as pg.Pool, undefined, { schema: database.schema });
     this.#database = database;
     this.#batcher = new WriteBatcher(database);
+    this.#heads = new Batcher(async (places) => {
+      const rows = await database.query<HeadRow>(headsStatement(database.schema, places));
+      const byPlace = new Map(rows.map((row) => [row.place, row]));
+      return places.map((_, index) => byPlace.get(index + 1));
+    });
   }
 
   static override fromConnString(url: string, options: CountersignSaverOptions = {}): CountersignSaver {
@@ -166,18 +181,21 @@ export class CountersignSaver extends PostgresSaver {
 
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
     const { threadId, ns, checkpointId, drive } = placeOf(config);
-    const { schema } = this.#database;
-    const statement =
-      checkpointId === undefined
-        ? headStatement(schema, threadId, ns)
-        : checkpointStatement(schema, threadId, ns, checkpointId);
-    const [row] = await this.#database.query<CheckpointTupleRow>(statement).catch((error: unknown) => {
+    const reading =
+      checkpointId === undefined ? this.#heads.add({ threadId, ns }) : this.#read(threadId, ns, checkpointId);
+    const row = await reading.catch((error: unknown) => {
       // Not the graph's fault: the drive is repeated, it does not fail.
       if (drive !== undefined) drive.persistenceError ??= error;
       throw error;
     });
     if (row !== undefined) drive?.checkpoints.add(row.checkpoint_id);
     return row && this.#tuple(row);
+  }
+
+  async #read(threadId: string, ns: string, checkpointId: string): Promise<CheckpointTupleRow | undefined> {
+    const statement = checkpointStatement(this.#database.schema, threadId, ns, checkpointId);
+    const [row] = await this.#database.query<CheckpointTupleRow>(statement);
+    return row;
   }
 
   override async *list(config: RunnableConfig, options?: CheckpointListOptions): AsyncGenerator<CheckpointTuple> {

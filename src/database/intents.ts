@@ -93,12 +93,20 @@ export async function loadIntent(
 
 /** Every intent of a thread, in the order in which they were recorded. */
 export async function loadThreadIntents(db: Queryable, threadId: string): Promise<ExecutionIntent[]> {
+  const [intents] = await loadIntentsOfThreads(db, [threadId]);
+  return intents ?? [];
+}
+
+/** For each of these threads, in their order, its intents in the order in which they were recorded. */
+export async function loadIntentsOfThreads(db: Queryable, threadIds: readonly string[]): Promise<ExecutionIntent[][]> {
   const rows = await db.query<IntentRow>({
     name: `${db.schema}.thread_intents`,
-    text: `select * from ${db.schema}.execution_intents where thread_id = $1 order by created_at, id`,
-    values: [threadId],
+    text: `select * from ${db.schema}.execution_intents where thread_id = any($1::text[]) order by created_at, id`,
+    values: [threadIds],
   });
-  return rows.map(intentFromRow);
+  const intents = new Map(threadIds.map((threadId) => [threadId, [] as ExecutionIntent[]]));
+  for (const intent of rows.map(intentFromRow)) intents.get(intent.threadId)?.push(intent);
+  return threadIds.map((threadId) => intents.get(threadId) ?? []);
 }
 
 /** The newest intent with this reference of the provider's, whatever its state. */

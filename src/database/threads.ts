@@ -46,63 +46,6 @@ export interface ThreadRow {
   readonly begun?: boolean;
 }
 
-export interface NewThread {
-  readonly threadId: string;
-  readonly tenant: string;
-  readonly graph: string;
-  readonly graphVersion: number;
-  readonly durability: "async" | "durable";
-  readonly correlationId: string;
-  readonly traceId: string | null;
-  readonly proposedBy: string;
-  readonly input: readonly [type: string, bytes: Uint8Array];
-  readonly context: readonly [type: string, bytes: Uint8Array] | null;
-  readonly recursionLimit: number | null;
-  readonly onReject: "compensate" | null;
-  readonly onFailure: "compensate" | null;
-  readonly lossWindow: string | null;
-  /** The driver that starts it at once, or null to leave it to whoever comes first. */
-  readonly lease: { readonly owner: string; readonly leaseMs: number } | null;
-}
-
-/** Records a new thread with its input, leased if asked. `undefined` when the id is taken. */
-export async function insertThread(db: Queryable, thread: NewThread): Promise<ThreadRow | undefined> {
-  const [row] = await db.query<ThreadRow>({
-    name: `${db.schema}.insert_thread`,
-    text: `insert into ${db.schema}.threads (
-        thread_id, tenant, graph, graph_version, durability, correlation_id, trace_id, proposed_by,
-        input_type, input, context_type, context, recursion_limit, on_reject, on_failure, loss_window,
-        status, lease_owner, lease_token, lease_expires_at, ready_at, created_at, updated_at)
-      select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-        case when $17::text is null then 'ready' else 'running' end, $17::text,
-        case when $17::text is null then 0 else 1 end, now.at + $18::float8 * interval '1 millisecond',
-        now.at, now.at, now.at
-      from (select ${db.schema}.clock() as at) now
-      on conflict (thread_id) do nothing returning *`,
-    values: [
-      thread.threadId,
-      thread.tenant,
-      thread.graph,
-      thread.graphVersion,
-      thread.durability,
-      thread.correlationId,
-      thread.traceId,
-      thread.proposedBy,
-      thread.input[0],
-      thread.input[1],
-      thread.context?.[0] ?? null,
-      thread.context?.[1] ?? null,
-      thread.recursionLimit,
-      thread.onReject,
-      thread.onFailure,
-      thread.lossWindow,
-      thread.lease?.owner ?? null,
-      thread.lease?.leaseMs ?? null,
-    ],
-  });
-  return row;
-}
-
 export async function loadThread(db: Queryable, threadId: string): Promise<ThreadRow | undefined> {
   const [row] = await db.query<ThreadRow>({
     name: `${db.schema}.thread`,

@@ -3,7 +3,9 @@ import { hostname } from "node:os";
 import { CountersignSaver } from "../../checkpointers/saver.ts";
 import type { BackendWorker, DurableBackend } from "../backend.ts";
 import type { AnyCommitment } from "../commitment.ts";
+import { Batcher } from "../database/batcher.ts";
 import type { Database } from "../database/client.ts";
+import { insertThreads } from "../database/new-threads.ts";
 import { findOrphan } from "../database/owners.ts";
 import { Wakeups } from "../database/wakeups.ts";
 import { BoundaryError, OptionError } from "../errors.ts";
@@ -112,7 +114,10 @@ function wire({ options, settings, database, wakeups, saver, registry }: Opened)
     worker,
     sweeper: new Sweeper(shared),
     ends: new ThreadEnds(database),
-    starting: { database, registry, serializer, driver, driverId, leaseMs },
+    starting: {
+      ...{ database, registry, serializer, driver, driverId, leaseMs },
+      starts: new Batcher((threads) => insertThreads(database, threads)),
+    },
     deciding: { database, commitments, maxPayloadBytes },
     outside: { database, commitments, maxPayloadBytes, released: (intent) => worker.released(intent) },
     history: { database, registry, saver, driverId, leaseMs },

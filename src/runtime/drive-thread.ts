@@ -2,11 +2,11 @@ import type { CallbackManager } from "@langchain/core/callbacks/manager";
 import type { AnyCommitment } from "../commitment.ts";
 import { appendAuditNotes } from "../database/audit-log.ts";
 import type { Database } from "../database/client.ts";
-import { loadThreadIntents } from "../database/intents.ts";
 import { matchEvents } from "../database/sweep.ts";
 import type { Release, ThreadRow, ThreadStatus } from "../database/threads.ts";
 import { Drive } from "../drive.ts";
 import { isCountersignError, LeaseLostError } from "../errors.ts";
+import type { ExecutionIntent } from "../intent.ts";
 import { DRIVE_KEY, isWait } from "../langgraph.ts";
 import type { RunTracker } from "../run-tracker.ts";
 import type { RegisteredGraph } from "./registry.ts";
@@ -32,6 +32,8 @@ export interface DriveThreadInput {
   readonly thread: ThreadRow;
   readonly ownerOf: (commitment: AnyCommitment) => string;
   readonly maxPayloadBytes: number;
+  /** Every intent of the thread so far, in the order in which they were recorded. */
+  readonly recorded: (threadId: string) => Promise<readonly ExecutionIntent[]>;
   /** Lets go of the thread; `undefined` when the lease was lost. */
   readonly release: (release: Release) => Promise<ThreadStatus | undefined>;
   readonly extras: RunExtras;
@@ -66,7 +68,7 @@ export async function driveThread(input: DriveThreadInput): Promise<DriveResult>
     proposedBy: thread.proposed_by,
     traceId: thread.trace_id,
     maxPayloadBytes: input.maxPayloadBytes,
-    outcomes: thread.begun === false ? [] : await loadThreadIntents(database, thread.thread_id),
+    outcomes: thread.begun === false ? [] : await input.recorded(thread.thread_id),
     ownerOf: input.ownerOf,
   });
   // failpoint: delivery.before

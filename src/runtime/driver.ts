@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { AnyCommitment } from "../commitment.ts";
 import { Batcher } from "../database/batcher.ts";
 import type { Database } from "../database/client.ts";
+import { loadIntentsOfThreads } from "../database/intents.ts";
 import {
   claimThreads,
   markLostThreads,
@@ -13,6 +14,7 @@ import {
 } from "../database/threads.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 import { LeaseLostError } from "../errors.ts";
+import type { ExecutionIntent } from "../intent.ts";
 import { type DriveResult, driveThread, type RunExtras, type Serializer } from "./drive-thread.ts";
 import type { Registry } from "./registry.ts";
 
@@ -51,6 +53,8 @@ export class Driver {
   readonly #driving = new Map<string, Driving>();
   /** A notification goes with many of them, and such commits queue up behind each other. */
   readonly #releases: Batcher<Release, ThreadStatus | undefined>;
+  /** Threads that are claimed together are read together. */
+  readonly #recorded: Batcher<string, readonly ExecutionIntent[]>;
   #slotFreed: () => void = () => {};
   #stopped = false;
   #heartbeat: NodeJS.Timeout | undefined;
@@ -58,6 +62,7 @@ export class Driver {
   constructor(input: DriverInput) {
     this.#input = input;
     this.#releases = new Batcher((releases) => releaseThreads(input.database, releases));
+    this.#recorded = new Batcher((threadIds) => loadIntentsOfThreads(input.database, threadIds));
   }
 
   /** Drives whatever is ready, until the signal aborts. */
@@ -111,6 +116,7 @@ export class Driver {
       thread,
       ownerOf,
       maxPayloadBytes,
+      recorded: (threadId) => this.#recorded.add(threadId),
       release: (release) => this.#releases.add(release),
       extras,
       onError,

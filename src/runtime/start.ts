@@ -1,9 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
 import { anything, checker, signal, text } from "../arguments.ts";
+import type { Batcher } from "../database/batcher.ts";
 import type { Database } from "../database/client.ts";
 import { loadInbox } from "../database/inbox.ts";
-import { insertThread, loadThread, type ThreadRow, type ThreadStatus } from "../database/threads.ts";
+import type { NewThread } from "../database/new-threads.ts";
+import { loadThread, type ThreadRow, type ThreadStatus } from "../database/threads.ts";
 import { ThreadError } from "../errors.ts";
 import type { AnyGraph } from "../graph.ts";
 import type { ExecutionIntent } from "../intent.ts";
@@ -58,6 +60,8 @@ export interface StartContext {
   readonly registry: Registry;
   readonly serializer: Serializer;
   readonly driver: Driver;
+  /** Threads that are started in one tick are recorded together; `undefined` when the id is taken. */
+  readonly starts: Batcher<NewThread, ThreadRow | undefined>;
   readonly driverId: string;
   readonly leaseMs: number;
 }
@@ -154,14 +158,14 @@ async function runOnce(
 
 /** The thread's row with its input commits before anything runs. */
 async function record(
-  { database, serializer, driverId, leaseMs, registry }: StartContext,
+  { starts, serializer, driverId, leaseMs, registry }: StartContext,
   graph: AnyGraph,
   input: unknown,
   threadId: string,
   options: StartOptions,
 ): Promise<ThreadRow> {
   registry.graph(graph.name, graph.version);
-  const thread = await insertThread(database, {
+  const thread = await starts.add({
     threadId,
     tenant: options.tenant ?? "default",
     graph: graph.name,

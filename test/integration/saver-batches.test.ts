@@ -4,8 +4,8 @@ import { type BaseCheckpointSaver, emptyCheckpoint, uuid6 } from "@langchain/lan
 import { afterAll, beforeEach, expect, it } from "vitest";
 import { z } from "zod";
 import { CountersignSaver } from "../../checkpointers/index.ts";
+import { insertThreads, type NewThread } from "../../src/database/new-threads.ts";
 import { postgresDatabase } from "../../src/database/postgres.ts";
-import { insertThread } from "../../src/database/threads.ts";
 import { Drive } from "../../src/drive.ts";
 import { commit, defineCommitment, defineGraph } from "../../src/index.ts";
 import { DRIVE_KEY } from "../../src/langgraph.ts";
@@ -75,7 +75,7 @@ it("sends more calls than one statement should hold as several, and loses none",
   const saver = new CountersignSaver(pool);
   const calls = Array.from({ length: 450 }, (_, n) => saver.putWrites(run(`many-${n}`), [["left", n]], "task-1"));
   await Promise.all(calls);
-  expect(statements).toHaveLength(3);
+  expect(statements).toHaveLength(10);
   const { rows } = await pool.query(
     "select count(*)::int as written from countersign.checkpoint_writes where thread_id like 'many-%'",
   );
@@ -132,7 +132,7 @@ const noop = durable("noop", builder());
 
 /** The config of a drive that holds a new thread's lease. */
 async function leased(threadId: string) {
-  const row = await insertThread(postgresDatabase(pool, { schema: "countersign" }), {
+  const thread: NewThread = {
     threadId,
     tenant: "default",
     graph: "noop",
@@ -148,7 +148,8 @@ async function leased(threadId: string) {
     onFailure: null,
     lossWindow: null,
     lease: { owner: "test", leaseMs: 30_000 },
-  });
+  };
+  const [row] = await insertThreads(postgresDatabase(pool, { schema: "countersign" }), [thread]);
   const leaseToken = row?.lease_token ?? 0;
   const drive = new Drive({
     graph: noop,

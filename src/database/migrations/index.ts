@@ -3,6 +3,7 @@ import { stateMachine } from "./0002-state-machine.ts";
 import { consequences } from "./0003-consequences.ts";
 import { flatPlans } from "./0004-flat-plans.ts";
 import { pruning } from "./0005-pruning.ts";
+import { linkedAudit } from "./0006-linked-audit.ts";
 
 /** One step forward. A breaking one is refused by code that does not know it. */
 export interface Migration {
@@ -19,4 +20,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 3, name: "consequences", breaking: true, sql: consequences },
   { version: 4, name: "flat-plans", breaking: true, sql: flatPlans },
   { version: 5, name: "pruning", breaking: false, sql: pruning },
+  { version: 6, name: "linked-audit", breaking: false, sql: linkedAudit },
 ];
