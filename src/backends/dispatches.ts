@@ -12,6 +12,8 @@ interface Running {
   readonly intent: ExecutionIntent;
   readonly abort: AbortController;
   readonly done: Promise<Settlement | undefined>;
+  /** Whether its handler has yet to end; then only its record is missing, which takes no slot. */
+  handling: boolean;
 }
 
 /** How often a settlement is tried again while the database is away. */
@@ -26,10 +28,13 @@ export class Dispatches {
   readonly #host: BackendHost;
   readonly #running = new Map<string, Running>();
   readonly #settlements: Batcher<Settlement, boolean>;
+  readonly #onHandled: () => void;
   #heartbeat: NodeJS.Timeout | undefined;
 
-  constructor(host: BackendHost, backend: string) {
+  /** @param onHandled is told whenever a handler has ended, and so a slot is free. */
+  constructor(host: BackendHost, backend: string, onHandled: () => void = () => {}) {
     this.#host = host;
+    this.#onHandled = onHandled;
     this.#settlements = new Batcher(async (settlements) => {
       const { database, workerId: worker } = host;
       // failpoint: settle.before
@@ -43,9 +48,12 @@ export class Dispatches {
     return this.#running.size;
   }
 
-  countOf(workflowKey: string): number {
+  /** How many handlers run now, of one kind or of all. */
+  handling(workflowKey?: string): number {
     let count = 0;
-    for (const { intent } of this.#running.values()) if (intent.workflowKey === workflowKey) count++;
+    for (const { intent, handling } of this.#running.values()) {
+      if (handling && (workflowKey === undefined || intent.workflowKey === workflowKey)) count++;
+    }
     return count;
   }
 
@@ -58,11 +66,18 @@ export class Dispatches {
     // As after a long pause of this process: its own lease ran out, and it has taken the intent over from itself.
     this.release(intent.id);
     const abort = new AbortController();
-    const done = this.#carryOut(intent, abort.signal).finally(() => {
+    const handled = (): void => {
+      if (!running.handling) return;
+      running.handling = false;
+      this.#onHandled();
+    };
+    const done = this.#carryOut(intent, abort.signal, handled).finally(() => {
+      handled();
       // A handler that was left behind may end after a later one of the same intent has begun.
       if (this.#running.get(intent.id)?.abort === abort) this.#running.delete(intent.id);
     });
-    this.#running.set(intent.id, { intent, abort, done });
+    const running: Running = { intent, abort, done, handling: true };
+    this.#running.set(intent.id, running);
     this.#heartbeat ??= setInterval(() => void this.renew(), this.#host.leaseMs / 3).unref();
     return done;
   }
@@ -126,14 +141,14 @@ export class Dispatches {
     this.#heartbeat = undefined;
   }
 
-  async #carryOut(intent: ExecutionIntent, signal: AbortSignal): Promise<Settlement | undefined> {
+  async #carryOut(intent: ExecutionIntent, signal: AbortSignal, handled: () => void): Promise<Settlement | undefined> {
     const commitment = this.#host.commitments.get(intent.workflowKey);
     if (commitment === undefined) return undefined;
     const effect = intent.compensates === null ? intent : await loadIntent(this.#host.database, intent.compensates);
     if (effect === undefined) return undefined;
     const { maxPayloadBytes } = this.#host;
     // failpoint: call.before
-    const settlement = await execute({ intent, effect, commitment, maxPayloadBytes, signal });
+    const settlement = await execute({ intent, effect, commitment, maxPayloadBytes, signal }).finally(handled);
     // failpoint: response.after
     if (signal.aborted && signal.reason !== CANCELLED) return undefined;
     await this.#record(settlement);

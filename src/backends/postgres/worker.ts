@@ -37,7 +37,7 @@ export class PostgresWorker implements BackendWorker {
   constructor(host: BackendHost, options: WorkerOptions) {
     this.#host = host;
     this.#options = options;
-    this.#dispatches = new Dispatches(host, options.name);
+    this.#dispatches = new Dispatches(host, options.name, () => this.#slotFreed());
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -112,7 +112,7 @@ export class PostgresWorker implements BackendWorker {
   }
 
   get #freeSlots(): number {
-    return this.#options.concurrency - this.#dispatches.size;
+    return this.#options.concurrency - this.#dispatches.handling();
   }
 
   /** How many more of each kind could start now. */
@@ -120,7 +120,7 @@ export class PostgresWorker implements BackendWorker {
     return [...this.#host.commitments.values()]
       .map(({ workflowKey, maxConcurrency }) => ({
         workflowKey,
-        slots: Math.min(this.#freeSlots, maxConcurrency - this.#dispatches.countOf(workflowKey)),
+        slots: Math.min(this.#freeSlots, maxConcurrency - this.#dispatches.handling(workflowKey)),
       }))
       .filter((kind) => kind.slots > 0);
   }
@@ -149,8 +149,7 @@ export class PostgresWorker implements BackendWorker {
     this.#dispatches
       .begin(intent)
       .then((settlement) => this.#attendSoon(settlement))
-      .catch((error) => this.#host.onError(error))
-      .finally(() => this.#slotFreed());
+      .catch((error) => this.#host.onError(error));
   }
 
   /** Its provider may have to be asked, sooner than was known until now. */

@@ -189,7 +189,7 @@ class IntentActivities {
 
   get #isBusy(): boolean {
     const { maxConcurrency, workflowKey } = this.#commitment;
-    return this.#input.dispatches.countOf(workflowKey) + this.#claiming >= maxConcurrency;
+    return this.#input.dispatches.handling(workflowKey) + this.#claiming >= maxConcurrency;
   }
 
   async #standing(id: string): Promise<Standing> {
