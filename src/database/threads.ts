@@ -100,8 +100,7 @@ export async function claimThreads(db: Queryable, input: ClaimThreadsInput): Pro
         status = 'running', lease_owner = $1, lease_token = lease_token + 1,
         lease_expires_at = ${db.schema}.clock() + $2 * interval '1 millisecond', updated_at = ${db.schema}.clock()
       where t.thread_id = any(array(select thread_id from due))
-      returning t.*, exists (select from ${db.schema}.checkpoints c
-        where c.thread_id = t.thread_id and c.checkpoint_ns = '') as begun`,
+      returning t.*, ${db.schema}.has_begun(t.thread_id) as begun`,
     values: [
       input.driver,
       input.leaseMs,

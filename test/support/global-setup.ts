@@ -18,11 +18,11 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   try {
     await new CountersignSaver(pool).setup();
   } catch (error) {
+    await pool.end();
     await server.stop();
     throw error;
-  } finally {
-    await pool.end();
   }
+  await pool.end();
   project.provide("serverUrl", server.url);
   project.provide("template", template);
   return async () => {

@@ -4,6 +4,7 @@ import { consequences } from "./0003-consequences.ts";
 import { flatPlans } from "./0004-flat-plans.ts";
 import { pruning } from "./0005-pruning.ts";
 import { linkedAudit } from "./0006-linked-audit.ts";
+import { freshLooks } from "./0007-fresh-looks.ts";
 
 /** One step forward. A breaking one is refused by code that does not know it. */
 export interface Migration {
@@ -21,4 +22,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 4, name: "flat-plans", breaking: true, sql: flatPlans },
   { version: 5, name: "pruning", breaking: false, sql: pruning },
   { version: 6, name: "linked-audit", breaking: false, sql: linkedAudit },
+  { version: 7, name: "fresh-looks", breaking: false, sql: freshLooks },
 ];
