@@ -8,9 +8,12 @@ import { CHAIN_STEPS, chainGraph, chainInput, chainUnder } from "./chain.ts";
 import { withDelay } from "./delay.ts";
 import { atMost, type BenchResult, type Measured, sideBySide } from "./measure.ts";
 
-/** Threads of a round, one after the other: on a database that is near, and on one that is far. */
-const NEAR_THREADS = 12;
-const FAR_THREADS = 3;
+/**
+ * Threads of a turn, one after the other: on a database that is near, and on one that is far. A turn lasts
+ * about a second, since the first few after a change of turns are slower than a process that goes on alone.
+ */
+const NEAR = { threads: 40, warmUpMs: 3_000, budgetMs: 8_000 };
+const FAR = { threads: 5, warmUpMs: 1_000, budgetMs: 6_000 };
 /** What the proxy adds in each direction. */
 const DELAY_MS = 1;
 
@@ -23,9 +26,9 @@ export function benchStep(): Promise<BenchResult[]> {
     const pool = database.pool();
     await new CountersignSaver(pool).setup();
     await new PostgresSaver(pool).setup();
-    const near = await compare(pool, NEAR_THREADS);
+    const near = await compare(pool, NEAR);
     const far = await withDelay(database.url, DELAY_MS, (url) =>
-      compare(database.pool({ connectionString: url }), FAR_THREADS),
+      compare(database.pool({ connectionString: url }), FAR),
     );
     return [
       atMost(0.6, "loopback", "ms", near.alone),
@@ -36,7 +39,10 @@ export function benchStep(): Promise<BenchResult[]> {
   });
 }
 
-async function compare(pool: pg.Pool, threads: number): Promise<{ alone: Measured; driven: Measured }> {
+async function compare(
+  pool: pg.Pool,
+  { threads, ...times }: typeof NEAR,
+): Promise<{ alone: Measured; driven: Measured }> {
   const graph = chainGraph();
   await using cs = await countersign({ database: pool, graphs: [graph], backend: postgres() });
   const drive = async (): Promise<void> => {
@@ -44,7 +50,7 @@ async function compare(pool: pg.Pool, threads: number): Promise<{ alone: Measure
     if (status !== "completed") throw new Error(`A thread is ${status}: ${error?.message}`);
   };
   const peer = perStep(threads, chainUnder(new PostgresSaver(pool)));
-  const turns = { rounds: 11, budgetMs: 8_000, peer };
+  const turns = { rounds: 11, ...times, peer };
   return {
     alone: await sideBySide({ ...turns, ours: perStep(threads, chainUnder(new CountersignSaver(pool))) }),
     driven: await sideBySide({ ...turns, ours: perStep(threads, drive) }),
