@@ -19,6 +19,7 @@ export interface Sabotage {
 
 const MIGRATION = "src/database/migrations/0002-state-machine.ts";
 const CONSEQUENCES = "src/database/migrations/0003-consequences.ts";
+const REQUESTS = "src/database/migrations/0008-compensation-requests.ts";
 
 export const SABOTAGES: readonly Sabotage[] = [
   {
@@ -173,9 +174,9 @@ import { execute } from "../execute.ts";`,
         replace: 'if (effect === "rejected" && group.length > 99) await endSiblings',
       },
       {
-        file: CONSEQUENCES,
-        find: "or (n.group_id is not null and n.status in ('rejected', 'expired')))",
-        replace: "or (n.group_id is not null and n.status in ('never')))",
+        file: REQUESTS,
+        find: "(wish.of_thread or n.group_id is not null and n.status in ('rejected', 'expired'))",
+        replace: "wish.of_thread",
       },
     ],
   },
@@ -228,7 +229,7 @@ import { execute } from "../execute.ts";`,
     shows: "stuck",
     changes: [
       {
-        file: CONSEQUENCES,
+        file: REQUESTS,
         find: "status = case when t.status = 'waiting' and ended.waited = 1 then 'ready' else t.status end",
         replace: "status = t.status",
       },

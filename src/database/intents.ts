@@ -146,7 +146,10 @@ export function insertIntentsSql(schema: string, proposals: string, source: stri
       p.external_ref, p.checkpoint_ns, p.checkpoint_id, p.task_id,
       'intent.recorded', p.actor_type, p.proposed_by,
       -- A statement has one time; a microsecond apart, its intents keep the order in which they were asked for.
-      ${schema}.clock() + p.place * interval '1 microsecond', ${schema}.clock()
+      -- A request to undo covers what is older, whatever a clock that was put back says.
+      greatest(${schema}.clock() + p.place * interval '1 microsecond', case when p.kind = 'compensation' then
+        (select max(e.created_at) from ${schema}.execution_intents e where e.thread_id = t.thread_id) end),
+      ${schema}.clock()
     from jsonb_to_recordset(${proposals}) as p(
       call int, place int, id uuid, kind text, commitment text, version int, workflow_key text, idempotency_key text,
       causation_id text, trace_id text, side_effect_class text, approval_class text, reversibility_class text,

@@ -1,8 +1,6 @@
-import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import { afterEach, expect, it } from "vitest";
 import { postgres } from "../../src/backends/postgres/index.ts";
 import {
-  type AnyCommitment,
   type AnyGraph,
   type Countersign,
   type CountersignOptions,
@@ -10,14 +8,14 @@ import {
   commitAll,
   compensate,
   countersign,
-  defineGraph,
   NonRetryableError,
   pending,
   requestDecision,
 } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
-import { clockOf, effect, MIA, NEEDS_MANAGER, PAST_LEASE_MS, uniqueName } from "../support/effects.ts";
+import { clockOf, effect, MIA, NEEDS_MANAGER, PAST_LEASE_MS } from "../support/effects.ts";
 import { gate } from "../support/gate.ts";
+import { begin, effectsOf, endOf, graphWith, type Log, undoable } from "../support/undoing.ts";
 
 const { pool } = await testDatabase();
 const { later } = clockOf(pool);
@@ -29,69 +27,12 @@ afterEach(() => expect(errors.splice(0)).toEqual([]));
 const open = (graphs: AnyGraph[], options: Partial<CountersignOptions> = {}) =>
   countersign({ database: pool, graphs, backend: postgres(), onError: (error) => errors.push(error), ...options });
 
-/** What the handlers of a test did, in their order. */
-type Log = string[];
-
-/** An effect that says in `log` when it is done and undone. */
-function undoable(log: Log, definition: Partial<Parameters<typeof effect>[0]> = {}) {
-  return effect({
-    execute: async ({ n }) => {
-      log.push(`do ${n}`);
-      return { ref: `r-${n}` };
-    },
-    compensate: async ({ input, output, externalRef, reason }) => {
-      log.push(`undo ${input.n} ${output?.ref ?? externalRef}: ${reason}`);
-    },
-    ...definition,
-  });
-}
-
-const State = Annotation.Root({ end: Annotation<string> });
-
-/** A graph of one node that does what `body` does, and ends with what it returns. */
-function graphWith(
-  commitments: AnyCommitment[],
-  body: () => Promise<string>,
-  options: { readonly onReject?: "compensate"; readonly onFailure?: "compensate" } = {},
-) {
-  return defineGraph({
-    name: uniqueName("undoing"),
-    version: 1,
-    durability: "durable",
-    commitments,
-    ...options,
-    graph: new StateGraph(State)
-      .addNode("act", async () => ({ end: await body() }))
-      .addEdge(START, "act")
-      .addEdge("act", END),
-  });
-}
-
-/** Starts the graph, and works until nothing is due any more. */
-async function begin(cs: Countersign, graph: AnyGraph): Promise<string> {
-  const { threadId } = await cs.start(graph, { end: "" });
-  await cs.work({ until: "idle" });
-  return threadId;
-}
-
-/** How the thread ended; if it has not, this says so soon. */
-async function endOf(cs: Countersign, threadId: string) {
-  const { status, output } = await cs.result<{ end: string }>(threadId, { signal: AbortSignal.timeout(3_000) });
-  return { status, end: output?.end };
-}
-
 const decide = async () => (await requestDecision({ name: "go-on", payload: {} })).status;
 
 async function rejectGoOn(cs: Countersign, threadId: string): Promise<void> {
   const [asked] = await cs.pending({ threadId, commitment: "go-on" });
   if (asked === undefined) throw new Error("nobody was asked");
   await cs.reject(asked.id, { by: MIA });
-}
-
-/** The effects of a thread: their numbers and where they stand, in the order of the numbers. */
-async function effectsOf(cs: Countersign, threadId: string): Promise<string[]> {
-  const effects = (await cs.intents(threadId)).filter((intent) => intent.kind === "effect");
-  return effects.map((intent) => `${(intent.payload as { n: number }).n} ${intent.status}`).sort();
 }
 
 it("undoes what a thread did in reverse order, one after the other, each once and under a key of its own", async () => {
