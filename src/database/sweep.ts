@@ -103,34 +103,19 @@ export async function insertEvent(tx: Queryable, event: NewEvent): Promise<boole
 }
 
 /**
- * Gives the oldest unanswered events of a thread to its oldest waits of the same name, one each.
- * The thread's row is locked first, so that an event that comes while a wait is being recorded
- * meets it either here or there.
+ * Gives the oldest unanswered events of a thread to its oldest waits of the same name, one each. Like
+ * whoever ends a wait it locks the waits first; then the thread, so that an event that comes while a wait
+ * is being recorded meets it either here or there (migration 0008).
  */
-export async function matchEvents(tx: Queryable, threadId: string): Promise<number> {
+export async function matchEvents(tx: Queryable, threadId: string): Promise<void> {
+  await tx.query({
+    text: `select from ${tx.schema}.execution_intents
+           where thread_id = $1 and kind = 'event' and status = 'awaiting_external' order by id for no key update`,
+    values: [threadId],
+  });
   await tx.query({
     text: `select from ${tx.schema}.threads where thread_id = $1 for no key update`,
     values: [threadId],
   });
-  const rows = await tx.query({
-    text: `with wait as (
-        select id, commitment as name, row_number() over (partition by commitment order by created_at, id) as n
-        from ${tx.schema}.execution_intents
-        where thread_id = $1 and kind = 'event' and status = 'awaiting_external'
-      ), arrived as (
-        select name, event_id, payload, row_number() over (partition by name order by received_at, event_id) as n
-        from ${tx.schema}.events where thread_id = $1 and consumed_by is null
-      ), met as (
-        select wait.id, arrived.name, arrived.event_id, arrived.payload from wait join arrived using (name, n)
-      ), consumed as (
-        update ${tx.schema}.events e set consumed_by = met.id from met
-        where e.thread_id = $1 and e.name = met.name and e.event_id = met.event_id
-      )
-      update ${tx.schema}.execution_intents i set
-        status = 'succeeded', output = met.payload, revision = revision + 1, action = 'intent.succeeded',
-        changed_by_type = 'automated_workflow', changed_by = 'countersign', reason_code = null, causation_id = met.event_id
-      from met where i.id = met.id returning i.id`,
-    values: [threadId],
-  });
-  return rows.length;
+  await tx.query({ text: `select ${tx.schema}.match_events($1)`, values: [threadId] });
 }

@@ -5,6 +5,7 @@ import { flatPlans } from "./0004-flat-plans.ts";
 import { pruning } from "./0005-pruning.ts";
 import { linkedAudit } from "./0006-linked-audit.ts";
 import { freshLooks } from "./0007-fresh-looks.ts";
+import { earlyEvents } from "./0008-early-events.ts";
 
 /** One step forward. A breaking one is refused by code that does not know it. */
 export interface Migration {
@@ -23,4 +24,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 5, name: "pruning", breaking: false, sql: pruning },
   { version: 6, name: "linked-audit", breaking: false, sql: linkedAudit },
   { version: 7, name: "fresh-looks", breaking: false, sql: freshLooks },
+  { version: 8, name: "early-events", breaking: false, sql: earlyEvents },
 ];
