@@ -6,38 +6,53 @@ const BATCH = 500;
 
 /**
  * Ends what has waited too long. An expired request counts as rejected by nobody (rule 12), and the
- * siblings of its `commitAll` end with it (G5).
+ * siblings of its `commitAll` end with it (G5). Whether it is overdue is asked once more under the lock:
+ * it may have been decided while we waited for that, and then its siblings stand.
  */
-export async function expireIntents(db: Queryable): Promise<number> {
-  const rows = await db.query({
-    name: `${db.schema}.expire`,
-    text: `with overdue as (
-        select id, group_id from ${db.schema}.execution_intents
-        where status in ('awaiting_decision', 'awaiting_external') and expires_at <= ${db.schema}.clock()
-        order by expires_at limit ${BATCH}
-      ), target as (
-        -- One way in after the other: with an "or" between them the whole table would be read.
-        select id, true as expired from overdue
-        union all
-        select i.id, false from ${db.schema}.execution_intents i
-        where i.group_id in (select group_id from overdue where group_id is not null)
-          and i.status in ('recorded', 'awaiting_decision', 'runnable') and i.id not in (select id from overdue)
+export async function expireIntents(tx: Queryable): Promise<number> {
+  const locked = await lockOverdue(tx);
+  if (locked.length === 0) return 0;
+  const rows = await tx.query({
+    name: `${tx.schema}.expire`,
+    text: `with locked as materialized (
+        select id, group_id, status, status in ('awaiting_decision', 'awaiting_external')
+                                     and coalesce(expires_at <= ${tx.schema}.clock(), false) as expired
+        from ${tx.schema}.execution_intents where id = any($1::uuid[])
       ), ended as (
-        select i.id, target.expired from ${db.schema}.execution_intents i join target using (id)
-        order by i.id for no key update of i
+        select id, expired from locked
+        where expired or status in ('recorded', 'awaiting_decision', 'runnable')
+                         and group_id in (select group_id from locked where expired)
       )
-      update ${db.schema}.execution_intents i set
+      update ${tx.schema}.execution_intents i set
         status = case when ended.expired then 'expired' else 'cancelled' end,
         revision = revision + 1, changed_by_type = 'automated_workflow', changed_by = 'countersign',
         action = case when not ended.expired then 'intent.cancelled'
                       when i.status = 'awaiting_decision' then 'approval.expired' else 'intent.expired' end,
         reason_code = case when ended.expired then 'overdue' else 'sibling_expired' end
-      from ended where i.id = ended.id
-        and (not ended.expired or i.status in ('awaiting_decision', 'awaiting_external'))
-        and (ended.expired or i.status in ('recorded', 'awaiting_decision', 'runnable'))
-      returning i.id`,
+      from ended where i.id = ended.id returning i.id`,
+    values: [locked],
   });
   return rows.length;
+}
+
+/** Locks what looks overdue, and all siblings of it, whatever their state: none of them moves meanwhile. */
+async function lockOverdue(tx: Queryable): Promise<string[]> {
+  const rows = await tx.query<{ id: string }>({
+    name: `${tx.schema}.lock_overdue`,
+    text: `with overdue as (
+        select id, group_id from ${tx.schema}.execution_intents
+        where status in ('awaiting_decision', 'awaiting_external') and expires_at <= ${tx.schema}.clock()
+        order by expires_at limit ${BATCH}
+      ), target as (
+        -- One way in after the other: with an "or" between them the whole table would be read.
+        select id from overdue
+        union
+        select i.id from ${tx.schema}.execution_intents i
+        where i.group_id in (select group_id from overdue where group_id is not null)
+      )
+      select i.id from ${tx.schema}.execution_intents i join target using (id) order by i.id for no key update of i`,
+  });
+  return rows.map(({ id }) => id);
 }
 
 /** Ends the timers that are due. */
@@ -88,34 +103,19 @@ export async function insertEvent(tx: Queryable, event: NewEvent): Promise<boole
 }
 
 /**
- * Gives the oldest unanswered events of a thread to its oldest waits of the same name, one each.
- * The thread's row is locked first, so that an event that comes while a wait is being recorded
- * meets it either here or there.
+ * Gives the oldest unanswered events of a thread to its oldest waits of the same name, one each. Like
+ * whoever ends a wait it locks the waits first; then the thread, so that an event that comes while a wait
+ * is being recorded meets it either here or there (migration 0009).
  */
-export async function matchEvents(tx: Queryable, threadId: string): Promise<number> {
+export async function matchEvents(tx: Queryable, threadId: string): Promise<void> {
+  await tx.query({
+    text: `select from ${tx.schema}.execution_intents
+           where thread_id = $1 and kind = 'event' and status = 'awaiting_external' order by id for no key update`,
+    values: [threadId],
+  });
   await tx.query({
     text: `select from ${tx.schema}.threads where thread_id = $1 for no key update`,
     values: [threadId],
   });
-  const rows = await tx.query({
-    text: `with wait as (
-        select id, commitment as name, row_number() over (partition by commitment order by created_at, id) as n
-        from ${tx.schema}.execution_intents
-        where thread_id = $1 and kind = 'event' and status = 'awaiting_external'
-      ), arrived as (
-        select name, event_id, payload, row_number() over (partition by name order by received_at, event_id) as n
-        from ${tx.schema}.events where thread_id = $1 and consumed_by is null
-      ), met as (
-        select wait.id, arrived.name, arrived.event_id, arrived.payload from wait join arrived using (name, n)
-      ), consumed as (
-        update ${tx.schema}.events e set consumed_by = met.id from met
-        where e.thread_id = $1 and e.name = met.name and e.event_id = met.event_id
-      )
-      update ${tx.schema}.execution_intents i set
-        status = 'succeeded', output = met.payload, revision = revision + 1, action = 'intent.succeeded',
-        changed_by_type = 'automated_workflow', changed_by = 'countersign', reason_code = null, causation_id = met.event_id
-      from met where i.id = met.id returning i.id`,
-    values: [threadId],
-  });
-  return rows.length;
+  await tx.query({ text: `select ${tx.schema}.match_events($1)`, values: [threadId] });
 }

@@ -2,7 +2,6 @@ import type { CallbackManager } from "@langchain/core/callbacks/manager";
 import type { AnyCommitment } from "../commitment.ts";
 import { appendAuditNotes } from "../database/audit-log.ts";
 import type { Database } from "../database/client.ts";
-import { matchEvents } from "../database/sweep.ts";
 import type { Release, ThreadRow, ThreadStatus } from "../database/threads.ts";
 import { Drive } from "../drive.ts";
 import { isCountersignError, LeaseLostError } from "../errors.ts";
@@ -60,7 +59,7 @@ const MAX_BACKOFF_MS = 30_000;
  * The same operation after a start, a decision, an outcome, a timer, a crash or a deploy (design §3).
  */
 export async function driveThread(input: DriveThreadInput): Promise<DriveResult> {
-  const { database, thread, registered } = input;
+  const { thread, registered } = input;
   const drive = new Drive({
     graph: registered.graph,
     threadId: thread.thread_id,
@@ -76,9 +75,6 @@ export async function driveThread(input: DriveThreadInput): Promise<DriveResult>
   // failpoint: delivery.within
   await note(input, drive);
   if (ended.kind === "lease-lost") return { status: undefined, error: ended.error };
-  if ([...drive.proposals.values()].some((proposal) => proposal.kind === "event")) {
-    await database.transaction((tx) => matchEvents(tx, thread.thread_id));
-  }
   const release = await releaseOf(input, drive, ended);
   const result = { status: await input.release(release), release, asksPeople: drive.asksPeople };
   // failpoint: delivery.after

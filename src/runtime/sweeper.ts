@@ -54,7 +54,7 @@ export class Sweeper {
   /** One round; returns how much it changed. */
   async tick(): Promise<number> {
     const { database, onError } = this.#input;
-    let changed = (await expireIntents(database)) + (await endTimers(database));
+    let changed = (await database.transaction(expireIntents)) + (await endTimers(database));
     for (const threadId of await loadThreadsToCompensate(database, LIMIT)) {
       try {
         changed += await database.transaction((tx) => compensateThread(tx, threadId));

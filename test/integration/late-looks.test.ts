@@ -1,25 +1,22 @@
 import { randomUUID } from "node:crypto";
-import { expect, it, vi } from "vitest";
+import { expect, it } from "vitest";
 import { postgres } from "../../src/backends/postgres/index.ts";
 import { endCompensation, lockThreadIntents, settleThreadCompensation } from "../../src/database/compensation.ts";
+import { applyDecision, insertDecision, lockWithGroup } from "../../src/database/decisions.ts";
 import { loadIntent } from "../../src/database/intents.ts";
 import { postgresDatabase } from "../../src/database/postgres.ts";
+import { expireIntents } from "../../src/database/sweep.ts";
 import { claimThreads, releaseThreads } from "../../src/database/threads.ts";
 import { countersign } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { FREE, insertIntent, insertThread } from "../support/rows.ts";
+import { somebodyWaits } from "../support/somebody-waits.ts";
 
 /* What a statement decides from other tables, when it had to wait for its row meanwhile. */
 
 const { pool } = await testDatabase();
 await (await countersign({ database: pool, graphs: [], backend: postgres() })).close();
 const database = postgresDatabase(pool, { schema: "countersign" });
-
-const somebodyWaits = () =>
-  vi.waitFor(async () => {
-    const text = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
-    expect((await pool.query(text)).rowCount).toBe(1);
-  });
 
 it("a thread that ends while its compensation ends is compensated, whichever of the two was first", async () => {
   const lease = {
@@ -39,7 +36,7 @@ it("a thread that ends while its compensation ends is compensated, whichever of 
     releasing = releaseThreads(database, [
       { threadId: thread_id, leaseToken: 1, wake: 0, status: "completed", persistLagMs: 0 },
     ]);
-    await somebodyWaits();
+    await somebodyWaits(pool);
     const intent = await loadIntent(tx, request);
     if (intent === undefined) throw new Error("The request is gone");
     await endCompensation(tx, { request: intent, status: "succeeded" });
@@ -58,7 +55,7 @@ it("a thread is not given its input again when its checkpoint was written during
   const holder = await pool.connect();
   await holder.query("select pg_advisory_lock($1)", [KEY]);
   const claiming = claimThreads(database, { driver: "driver", leaseMs: 60_000, graphs: ["raw@1"], limit: 1 });
-  await somebodyWaits();
+  await somebodyWaits(pool);
   await pool.query(
     `insert into countersign.checkpoints (thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata)
      values ($1, '', $2, '{}', '{}')`,
@@ -68,4 +65,36 @@ it("a thread is not given its input again when its checkpoint was written during
   holder.release();
   const [claimed] = await claiming;
   expect(claimed).toMatchObject({ thread_id, begun: true });
+});
+
+it("nothing of a commitAll is cancelled when its overdue request was approved just before it would have expired", async () => {
+  const thread_id = await insertThread(pool);
+  const group = { thread_id, group_id: randomUUID() };
+  const asked = await insertIntent(pool, { ...group, expires_at: new Date(0) });
+  const free = await insertIntent(pool, { ...group, ...FREE, status: "runnable" });
+  let expiring: Promise<number> | undefined;
+  // A transaction that began before the deadline: what it was asked in time counts.
+  await database.transaction(async (tx) => {
+    await lockWithGroup(tx, asked);
+    expiring = database.transaction(expireIntents);
+    await somebodyWaits(pool);
+    const approval = {
+      intentId: asked,
+      verdict: "approve",
+      digest: "d-1",
+      previousDigest: null,
+      reason: null,
+    } as const;
+    await insertDecision(tx, { ...approval, by: { id: "mia", roles: [] } });
+    await applyDecision(tx, {
+      id: asked,
+      status: "runnable",
+      action: "decision.approved",
+      by: "mia",
+      reasonCode: null,
+    });
+  });
+  expect(await expiring).toBe(0);
+  const statuses = await Promise.all([asked, free].map(async (id) => (await loadIntent(database, id))?.status));
+  expect(statuses).toEqual(["runnable", "runnable"]);
 });

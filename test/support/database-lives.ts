@@ -65,7 +65,7 @@ export class DatabaseLives {
     await this.#crash(of("crash"));
     await this.#cancel(of("cancel"));
     for (const order of orders) await this.#alone(order);
-    await expireIntents(this.#db);
+    await this.#db.transaction(expireIntents);
     await this.#passDeadlines(of("deadline"));
   }
 

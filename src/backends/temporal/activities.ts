@@ -164,7 +164,7 @@ class IntentActivities {
       return rescued > 0;
     }
     if (status === "awaiting_external" && expiresInMs !== null && expiresInMs <= 0) {
-      return (await expireIntents(host.database)) > 0;
+      return (await host.database.transaction(expireIntents)) > 0;
     }
     if ((status === "unknown" || status === "awaiting_external") && dueInMs <= 0 && !held) {
       return this.#inquire(intentId, status);
