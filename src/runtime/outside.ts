@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { anything, checker, principal, prose, reasonCode, text } from "../arguments.ts";
 import type { AnyCommitment } from "../commitment.ts";
-import type { Database } from "../database/client.ts";
+import type { Database, Queryable } from "../database/client.ts";
 import { lockThreadIntents } from "../database/compensation.ts";
 import { cancelIntents, lockWithGroup } from "../database/decisions.ts";
 import { type ExternalActor, endFromOutside, replayIntent, requestCancel } from "../database/external.ts";
@@ -210,7 +210,7 @@ export async function cancelThreadById(context: OutsideContext, threadId: string
       byType: "human",
       reasonCode: "cancelled",
     });
-    if (!(await cancelThread(tx, threadId, by.id))) throw await notCancellable(context, threadId);
+    if (!(await cancelThread(tx, threadId, by.id))) throw await notCancellable(tx, threadId);
     return {
       running: open.filter((intent) => intent.status === "dispatched"),
       cancelled: open.filter((intent) => ids.includes(intent.id)),
@@ -220,8 +220,8 @@ export async function cancelThreadById(context: OutsideContext, threadId: string
   for (const intent of running) await requestCancel(context.database, intent.id);
 }
 
-async function notCancellable({ database }: OutsideContext, threadId: string): Promise<ThreadError> {
-  const thread = await loadThread(database, threadId);
+async function notCancellable(tx: Queryable, threadId: string): Promise<ThreadError> {
+  const thread = await loadThread(tx, threadId);
   if (thread === undefined) return unknownThread(threadId);
   return new ThreadError("THREAD_STATE", "The thread has ended and cannot be cancelled", {
     facts: { threadId, status: thread.status },
