@@ -15,7 +15,8 @@ export async function loadThreadsToCompensate(db: Queryable, limit: number): Pro
 /**
  * All intents of a thread, with nothing able to change them or to add to them until the transaction
  * ends: its intents are locked in the order of their ids, then its own row, without which no driver
- * records anything; only then are they read.
+ * records anything; only then are they read. Only one that was recorded between the two locks can
+ * still be claimed and settled by a worker.
  */
 export async function lockThreadIntents(tx: Queryable, threadId: string): Promise<ExecutionIntent[]> {
   await tx.query({

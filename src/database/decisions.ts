@@ -117,20 +117,34 @@ export async function applyDecision(tx: Queryable, decided: DecidedIntent): Prom
   });
 }
 
-/** Ends what has not started yet; what runs already goes on and is reported (rule 17). Ids come sorted. */
+/**
+ * Ends what has not started yet. What runs already is asked to stop: its worker hears of it by the notification, or
+ * with its next heartbeat; what it has done all the same is reported (rule 17), but it is not tried again. One
+ * statement decides between the two under the lock of each row, so that no retry or claim slips through in between.
+ * @returns the ids of those that have ended with this.
+ */
 export async function cancelIntents(
   tx: Queryable,
   input: { readonly ids: readonly string[]; readonly by: string; readonly byType: string; readonly reasonCode: string },
 ): Promise<string[]> {
-  const rows = await tx.query<{ id: string }>({
-    text: `update ${tx.schema}.execution_intents i set
-        status = 'cancelled', revision = revision + 1, action = 'intent.cancelled',
-        changed_by_type = $2, changed_by = $3, reason_code = $4
-      from (select id from ${tx.schema}.execution_intents
-            where id = any($1::uuid[]) and status in ('recorded', 'awaiting_decision', 'runnable', 'awaiting_external')
-            order by id for no key update) open
-      where i.id = open.id returning i.id`,
+  const rows = await tx.query<{ id: string; ended: boolean }>({
+    text: `with open as (
+        select id, status = 'dispatched' as runs from ${tx.schema}.execution_intents
+        where id = any($1::uuid[])
+          and status in ('recorded', 'awaiting_decision', 'runnable', 'awaiting_external', 'dispatched')
+        order by id for no key update
+      ), asked as (
+        update ${tx.schema}.execution_intents i set cancel_requested = true
+        from open where i.id = open.id and open.runs returning i.id
+      ), ended as (
+        update ${tx.schema}.execution_intents i set
+          status = 'cancelled', revision = revision + 1, action = 'intent.cancelled',
+          changed_by_type = $2, changed_by = $3, reason_code = $4
+        from open where i.id = open.id and not open.runs returning i.id
+      )
+      select id, true as ended, null as told from ended
+      union all select id, false, ${tx.schema}.notify('cancel')::text from asked`,
     values: [input.ids, input.byType, input.by, input.reasonCode],
   });
-  return rows.map((row) => row.id);
+  return rows.filter(({ ended }) => ended).map(({ id }) => id);
 }

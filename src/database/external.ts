@@ -55,18 +55,6 @@ export async function endFromOutside(db: Queryable, outcome: ExternalOutcome): P
   return rows.length > 0;
 }
 
-/** Asks the worker that runs it to stop; it hears of it by the notification, or with its next heartbeat. */
-export async function requestCancel(db: Queryable, intentId: string): Promise<boolean> {
-  const rows = await db.query({
-    text: `with asked as (
-        update ${db.schema}.execution_intents set cancel_requested = true
-        where id = $1 and status = 'dispatched' returning id)
-      select id, ${db.schema}.notify('cancel') from asked`,
-    values: [intentId],
-  });
-  return rows.length > 0;
-}
-
 export interface ReplayInput {
   readonly intentId: string;
   readonly by: ExternalActor;

@@ -130,7 +130,7 @@ function statusAfter({ kind }: ExecutionIntent, effect: "recorded" | "released" 
   return kind === "decision" ? "succeeded" : "runnable";
 }
 
-/** G5: a rejection leaves nothing of its `commitAll` runnable. */
+/** G5: a rejection leaves nothing of its `commitAll` runnable, nor what runs already to be tried again. */
 async function endSiblings(tx: Queryable, group: readonly ExecutionIntent[], by: Principal): Promise<void> {
   const ids = group.filter((intent) => !hasEnded(intent.status)).map((intent) => intent.id);
   await cancelIntents(tx, { ids, by: by.id, byType: "human", reasonCode: "sibling_rejected" });

@@ -1,10 +1,10 @@
 import { z } from "zod";
 import { anything, checker, principal, prose, reasonCode, text } from "../arguments.ts";
 import type { AnyCommitment } from "../commitment.ts";
-import type { Database } from "../database/client.ts";
+import type { Database, Queryable } from "../database/client.ts";
 import { lockThreadIntents } from "../database/compensation.ts";
 import { cancelIntents, lockWithGroup } from "../database/decisions.ts";
-import { type ExternalActor, endFromOutside, replayIntent, requestCancel } from "../database/external.ts";
+import { type ExternalActor, endFromOutside, replayIntent } from "../database/external.ts";
 import { loadIntent, loadIntentByExternalRef } from "../database/intents.ts";
 import { translateRefusal } from "../database/refusals.ts";
 import { insertEvent, matchEvents } from "../database/sweep.ts";
@@ -155,15 +155,14 @@ async function end(
 export async function cancelIntent(context: OutsideContext, intentId: string, options: ByPerson): Promise<void> {
   checkCancelIntent({ options });
   const { by } = options;
-  const { database } = context;
   if (!isIntentId(intentId)) throw notFound(intentId);
-  const cancelled = await database.transaction(async (tx) => {
+  const cancelled = await context.database.transaction(async (tx) => {
     const group = await lockWithGroup(tx, intentId);
-    if (group.length === 0) throw notFound(intentId);
     const target = group.find(({ id }) => id === intentId);
-    if (target?.kind === "compensation") throw undoing(intentId);
-    if (target?.status === "unknown") throw unknownOutcome(intentId);
-    if (target === undefined || hasEnded(target.status)) return [];
+    if (target === undefined) throw notFound(intentId);
+    if (target.kind === "compensation") throw undoing(intentId);
+    if (target.status === "unknown") throw unknownOutcome(intentId);
+    if (hasEnded(target.status)) throw alreadyEnded(target);
     const open = group.filter((intent) => !hasEnded(intent.status));
     const ids = await cancelIntents(tx, {
       ids: open.map((intent) => intent.id),
@@ -174,10 +173,11 @@ export async function cancelIntent(context: OutsideContext, intentId: string, op
     return open.filter((intent) => ids.includes(intent.id));
   });
   for (const intent of cancelled) context.released(intent);
-  if (cancelled.some(({ id }) => id === intentId) || (await requestCancel(database, intentId))) return;
-  const intent = await loadIntent(database, intentId);
-  throw new IntentError("INTENT_ENDED", "The intent has ended and cannot be cancelled", {
-    facts: { intentId, status: intent?.status },
+}
+
+function alreadyEnded({ id, status }: ExecutionIntent): IntentError {
+  return new IntentError("INTENT_ENDED", "The intent has ended and cannot be cancelled", {
+    facts: { intentId: id, status },
     remedy: "Undo it with compensate() in the graph.",
   });
 }
@@ -200,7 +200,7 @@ function undoing(intentId: string): IntentError {
 export async function cancelThreadById(context: OutsideContext, threadId: string, options: ByPerson): Promise<void> {
   checkCancel({ threadId, options });
   const { by } = options;
-  const { running, cancelled } = await context.database.transaction(async (tx) => {
+  const cancelled = await context.database.transaction(async (tx) => {
     const intents = await lockThreadIntents(tx, threadId);
     // What is being undone is undone to its end.
     const open = intents.filter((intent) => !hasEnded(intent.status) && intent.kind !== "compensation");
@@ -210,18 +210,14 @@ export async function cancelThreadById(context: OutsideContext, threadId: string
       byType: "human",
       reasonCode: "cancelled",
     });
-    if (!(await cancelThread(tx, threadId, by.id))) throw await notCancellable(context, threadId);
-    return {
-      running: open.filter((intent) => intent.status === "dispatched"),
-      cancelled: open.filter((intent) => ids.includes(intent.id)),
-    };
+    if (!(await cancelThread(tx, threadId, by.id))) throw await notCancellable(tx, threadId);
+    return open.filter((intent) => ids.includes(intent.id));
   });
   for (const intent of cancelled) context.released(intent);
-  for (const intent of running) await requestCancel(context.database, intent.id);
 }
 
-async function notCancellable({ database }: OutsideContext, threadId: string): Promise<ThreadError> {
-  const thread = await loadThread(database, threadId);
+async function notCancellable(tx: Queryable, threadId: string): Promise<ThreadError> {
+  const thread = await loadThread(tx, threadId);
   if (thread === undefined) return unknownThread(threadId);
   return new ThreadError("THREAD_STATE", "The thread has ended and cannot be cancelled", {
     facts: { threadId, status: thread.status },

@@ -109,6 +109,15 @@ describe("PGlite", () => {
     expect(sent.filter(({ key }) => key === id)).toEqual([]);
   });
 
+  it("refuses to cancel what has ended or never was, and goes on", async () => {
+    const cs = await open(pglite());
+    const { threadId } = await cs.start(graph, input);
+    await cs.cancel(threadId, { by: mia });
+    await expect(cs.cancel(threadId, { by: mia })).rejects.toMatchObject({ code: "THREAD_STATE" });
+    await expect(cs.cancel("nobody", { by: mia })).rejects.toMatchObject({ code: "THREAD_NOT_FOUND" });
+    expect(await cs.pending()).toEqual([]);
+  });
+
   it("in a folder goes on after it was closed, at each step of a life", async () => {
     const folder = join(temporaryFolder(), "deeper", "data");
     const first = await open(pglite(folder));

@@ -20,6 +20,7 @@ import {
 } from "../../src/index.ts";
 import { moveClock } from "../../src/testing/clock.ts";
 import { testDatabase } from "../support/database.ts";
+import { gate } from "../support/gate.ts";
 import {
   approve,
   approveAll,
@@ -704,6 +705,38 @@ describe("commitAll", () => {
     expect(undone).toEqual(["note rejected"]);
     const { output } = await cs.result<{ log: string[] }>(threadId);
     expect(output?.log).toEqual(["note succeeded", "mail rejected", "copy cancelled"]);
+  });
+
+  it("asks one that runs to stop when another is rejected, and does not try it again", async () => {
+    const running = gate();
+    let calls = 0;
+    const slow = scribe({
+      retry: { initialIntervalMs: 0 },
+      execute: (_input, { signal }) =>
+        new Promise((_resolve, reject) => {
+          calls++;
+          signal.addEventListener("abort", () => reject(new Error("stopped")));
+          void running.pass();
+        }),
+    });
+    const graph = oneNode(async () => {
+      const outcomes = await commitAll([
+        { commitment: slow.send, input: { text: "slow" } },
+        { commitment: mail.send, input: { text: "mail" } },
+      ]);
+      return { log: outcomes.map((outcome) => `${outcome.input.text} ${outcome.status}`) };
+    }, [slow.send, mail.send]);
+    await using cs = await open(graph);
+    const stop = new AbortController();
+    const working = cs.work({ signal: stop.signal });
+    const { threadId } = await cs.start(graph, { log: [] });
+    await running.reached();
+    await cs.reject((await pendingText(cs, threadId, "mail")).id, { by: mia });
+
+    expect(await logOf(cs, threadId)).toEqual(["slow cancelled", "mail rejected"]);
+    expect(calls).toBe(1);
+    stop.abort();
+    await working;
   });
 
   it("ends its thread alike, whether the undoing is over before the graph or after it", async () => {

@@ -4,7 +4,7 @@ import { claimIntents, rescueIntents, type Settlement, settleIntents } from "../
 import type { Database } from "../../src/database/client.ts";
 import { moveEffect } from "../../src/database/compensation.ts";
 import { cancelIntents } from "../../src/database/decisions.ts";
-import { endFromOutside, replayIntent, requestCancel } from "../../src/database/external.ts";
+import { endFromOutside, replayIntent } from "../../src/database/external.ts";
 import { loadIntent } from "../../src/database/intents.ts";
 import { expireIntents } from "../../src/database/sweep.ts";
 import { type AnyCommitment, type ExecutionIntent, isCountersignError } from "../../src/index.ts";
@@ -128,7 +128,6 @@ export class DatabaseLives {
   async #cancel(lives: readonly RowLife[]): Promise<void> {
     const ids = lives.map(({ id }) => id).sort();
     await cancelIntents(this.#db, { ids, by: "mia", byType: "human", reasonCode: "cancelled" });
-    for (const id of ids) await requestCancel(this.#db, id);
   }
 
   /** What people, webhooks and operators do comes one by one. */

@@ -4,7 +4,6 @@ import type { BackendHost } from "../../backend.ts";
 import type { AnyCommitment } from "../../commitment.ts";
 import { leaseInquiries, rescueIntents, type Settlement } from "../../database/claims.ts";
 import { cancelIntents } from "../../database/decisions.ts";
-import { requestCancel } from "../../database/external.ts";
 import { claimIntent, loadStanding, type Standing } from "../../database/hand-over.ts";
 import { expireIntents } from "../../database/sweep.ts";
 import { isCountersignError } from "../../errors.ts";
@@ -106,8 +105,7 @@ class IntentActivities {
   async cancel({ intentId }: IntentRef): Promise<Standing> {
     const { database } = this.#input.host;
     const by = { by: "temporal", byType: "automated_workflow", reasonCode: "cancelled" };
-    const cancelled = await cancelIntents(database, { ids: [intentId], ...by });
-    if (cancelled.length === 0) await requestCancel(database, intentId);
+    await cancelIntents(database, { ids: [intentId], ...by });
     return this.#standing(intentId);
   }
 
