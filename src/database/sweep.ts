@@ -1,5 +1,6 @@
 import type { Json } from "../json.ts";
 import type { Queryable } from "./client.ts";
+import { cancelIntents } from "./decisions.ts";
 
 /** Rows per statement, so that a backlog is worked off in bites. */
 const BATCH = 500;
@@ -12,32 +13,32 @@ const BATCH = 500;
 export async function expireIntents(tx: Queryable): Promise<number> {
   const locked = await lockOverdue(tx);
   if (locked.length === 0) return 0;
-  const rows = await tx.query({
+  const expired = await tx.query<Grouped>({
     name: `${tx.schema}.expire`,
-    text: `with locked as materialized (
-        select id, group_id, status, status in ('awaiting_decision', 'awaiting_external')
-                                     and coalesce(expires_at <= ${tx.schema}.clock(), false) as expired
-        from ${tx.schema}.execution_intents where id = any($1::uuid[])
-      ), ended as (
-        select id, expired from locked
-        where expired or status in ('recorded', 'awaiting_decision', 'runnable')
-                         and group_id in (select group_id from locked where expired)
-      )
-      update ${tx.schema}.execution_intents i set
-        status = case when ended.expired then 'expired' else 'cancelled' end,
-        revision = revision + 1, changed_by_type = 'automated_workflow', changed_by = 'countersign',
-        action = case when not ended.expired then 'intent.cancelled'
-                      when i.status = 'awaiting_decision' then 'approval.expired' else 'intent.expired' end,
-        reason_code = case when ended.expired then 'overdue' else 'sibling_expired' end
-      from ended where i.id = ended.id returning i.id`,
-    values: [locked],
+    text: `update ${tx.schema}.execution_intents set
+        status = 'expired', revision = revision + 1, reason_code = 'overdue',
+        action = case when status = 'awaiting_decision' then 'approval.expired' else 'intent.expired' end,
+        changed_by_type = 'automated_workflow', changed_by = 'countersign'
+      where id = any($1::uuid[]) and status in ('awaiting_decision', 'awaiting_external')
+        and expires_at <= ${tx.schema}.clock()
+      returning id, group_id`,
+    values: [locked.map(({ id }) => id)],
   });
-  return rows.length;
+  const groups = new Set(expired.map((row) => row.group_id));
+  const ids = locked.filter((row) => row.group_id !== null && groups.has(row.group_id)).map(({ id }) => id);
+  const by = { by: "countersign", byType: "automated_workflow", reasonCode: "sibling_expired" };
+  const cancelled = ids.length === 0 ? [] : await cancelIntents(tx, { ids, ...by });
+  return expired.length + cancelled.length;
+}
+
+interface Grouped {
+  readonly id: string;
+  readonly group_id: string | null;
 }
 
 /** Locks what looks overdue, and all siblings of it, whatever their state: none of them moves meanwhile. */
-async function lockOverdue(tx: Queryable): Promise<string[]> {
-  const rows = await tx.query<{ id: string }>({
+async function lockOverdue(tx: Queryable): Promise<Grouped[]> {
+  return tx.query<Grouped>({
     name: `${tx.schema}.lock_overdue`,
     text: `with overdue as (
         select id, group_id from ${tx.schema}.execution_intents
@@ -50,9 +51,9 @@ async function lockOverdue(tx: Queryable): Promise<string[]> {
         select i.id from ${tx.schema}.execution_intents i
         where i.group_id in (select group_id from overdue where group_id is not null)
       )
-      select i.id from ${tx.schema}.execution_intents i join target using (id) order by i.id for no key update of i`,
+      select i.id, i.group_id from ${tx.schema}.execution_intents i join target using (id)
+      order by i.id for no key update of i`,
   });
-  return rows.map(({ id }) => id);
 }
 
 /** Ends the timers that are due. */

@@ -7,6 +7,7 @@ import type { Queryable } from "../../src/database/client.ts";
 import { cancelIntents } from "../../src/database/decisions.ts";
 import { claimIntent } from "../../src/database/hand-over.ts";
 import { postgresDatabase } from "../../src/database/postgres.ts";
+import { expireIntents } from "../../src/database/sweep.ts";
 import { type Countersign, countersign } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { MIA } from "../support/effects.ts";
@@ -170,3 +171,14 @@ it.each(["retry", "lost worker"])(
     expect(await Promise.all([asked, running].map(statusOf))).toEqual(["rejected", "cancelled"]);
   },
 );
+
+it("asks the sibling of an expired intent to stop, and does not run it again (G5)", async () => {
+  const threadId = await insertThread(pool);
+  const group_id = randomUUID();
+  const overdue = await insertIntent(pool, { thread_id: threadId, group_id, expires_at: new Date(0) });
+  const [running = ""] = await runnable(threadId, 1, { group_id });
+  await claim(running);
+  await database.transaction(expireIntents);
+  await tryAgain(running);
+  expect(await Promise.all([overdue, running].map(statusOf))).toEqual(["expired", "cancelled"]);
+});
