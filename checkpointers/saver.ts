@@ -17,7 +17,8 @@ import { pgliteDatabase } from "../src/database/pglite.ts";
 import { postgresDatabase } from "../src/database/postgres.ts";
 import { Drive } from "../src/drive.ts";
 import { BoundaryError, OptionError } from "../src/errors.ts";
-import { DRIVE_KEY } from "../src/langgraph.ts";
+import { DRIVE_KEY, HELD_KEY } from "../src/langgraph.ts";
+import { HeldWrites } from "./held-writes.ts";
 import {
   type CheckpointTupleRow,
   checkpointStatement,
@@ -123,7 +124,9 @@ export class CountersignSaver extends PostgresSaver {
     if (drive !== undefined) {
       drive.persistLagMs = Math.max(drive.persistLagMs, Math.round(performance.now() - issuedAt));
     }
-    return { configurable: { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: checkpoint.id } };
+    const next = { thread_id: threadId, checkpoint_ns: ns, checkpoint_id: checkpoint.id };
+    // What an update writes to its new checkpoint comes with this config alone.
+    return { configurable: run instanceof HeldWrites ? { ...next, [HELD_KEY]: run } : next };
   }
 
   override async putWrites(config: RunnableConfig, writes: PendingWrite[], taskId: string): Promise<void> {
@@ -156,7 +159,7 @@ export class CountersignSaver extends PostgresSaver {
       try {
         const call = await serialise();
         if (after !== undefined) await this.#order.behind(run, other, after);
-        return this.#batcher.write(call);
+        return (run instanceof HeldWrites ? run : this.#batcher).write(call);
       } catch (error) {
         if (drive !== undefined) drive.persistenceError ??= error;
         throw error;
@@ -263,14 +266,14 @@ interface Place {
 
 function placeOf(config: RunnableConfig): Place {
   const configurable = config.configurable ?? {};
-  const drive = configurable[DRIVE_KEY];
+  const { [DRIVE_KEY]: drive, [HELD_KEY]: held } = configurable;
   const control = (config as { readonly control?: object }).control;
   return {
     threadId: String(configurable.thread_id ?? ""),
     ns: String(configurable.checkpoint_ns ?? ""),
     checkpointId: (configurable.checkpoint_id as string | undefined) || undefined,
     drive: drive instanceof Drive ? drive : undefined,
-    run: drive instanceof Drive ? drive : (control ?? config),
+    run: [held, drive].find((run) => run instanceof HeldWrites || run instanceof Drive) ?? control ?? config,
   };
 }
 

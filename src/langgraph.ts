@@ -15,6 +15,8 @@ export const ERROR_SOURCE_CHANNEL = "__error_source_node__";
 export const INTENT_CHANNEL = "__countersign_intent__";
 /** The key in `configurable` under which a drive travels to nodes, `put` and `putWrites`. */
 export const DRIVE_KEY = "__countersign_drive";
+/** The key in `configurable` of the writes that an update of the state is to hold back. */
+export const HELD_KEY = "__countersign_held";
 
 /** The running task, as LangGraph's config shows it to a node, a tool or a `task()`. */
 export interface RunningTask {

@@ -111,19 +111,17 @@ export async function claimThreads(db: Queryable, input: ClaimThreadsInput): Pro
   });
 }
 
-/** Leases a thread that nobody drives, whatever it waits for or ended as: to fork it. */
+/** Leases a thread that nobody drives, whatever it waits for or ended as: to fork it in the same transaction. */
 export async function leaseIdleThread(
-  db: Queryable,
+  tx: Queryable,
   { threadId, driver, leaseMs }: { readonly threadId: string; readonly driver: string; readonly leaseMs: number },
 ): Promise<ThreadRow | undefined> {
-  const [row] = await db.query<ThreadRow>({
-    text: `update ${db.schema}.threads set
+  const [row] = await tx.query<ThreadRow>({
+    text: `update ${tx.schema}.threads set
         status = 'running', lease_owner = $2, lease_token = lease_token + 1, ended_at = null, error = null,
-        lease_expires_at = ${db.schema}.clock() + $3 * interval '1 millisecond', updated_at = ${db.schema}.clock()
-      where thread_id = $1 and (status <> 'running' or lease_expires_at < ${db.schema}.clock())
-        and not exists (select from ${db.schema}.execution_intents i where i.thread_id = $1
-                        and i.status in ('dispatched', 'unknown', 'compensating'))
-      returning *, true as begun`,
+        lease_expires_at = ${tx.schema}.clock() + $3 * interval '1 millisecond', updated_at = ${tx.schema}.clock()
+      where thread_id = $1 and (status <> 'running' or lease_expires_at < ${tx.schema}.clock())
+      returning *`,
     values: [threadId, driver, leaseMs],
   });
   return row;

@@ -1,15 +1,15 @@
 import { z } from "zod";
+import { HeldWrites } from "../../checkpointers/held-writes.ts";
 import type { CountersignSaver } from "../../checkpointers/saver.ts";
 import { anything, checker, text } from "../arguments.ts";
 import { appendAuditNotes } from "../database/audit-log.ts";
-import type { Database } from "../database/client.ts";
+import type { Database, Queryable } from "../database/client.ts";
 import { lockThreadIntents } from "../database/compensation.ts";
 import { cancelIntents } from "../database/decisions.ts";
-import { leaseIdleThread, loadThread, releaseThreads, type ThreadRow } from "../database/threads.ts";
-import { Drive } from "../drive.ts";
+import { leaseIdleThread, loadThread, releaseThreads } from "../database/threads.ts";
 import { ThreadError } from "../errors.ts";
-import { hasEnded } from "../intent.ts";
-import { DRIVE_KEY } from "../langgraph.ts";
+import { type ExecutionIntent, hasEnded } from "../intent.ts";
+import { HELD_KEY } from "../langgraph.ts";
 import type { Registry } from "./registry.ts";
 import { unknownThread } from "./timeline.ts";
 
@@ -67,13 +67,13 @@ export async function* historyOf(context: HistoryContext, threadId: string): Asy
 
 /**
  * Goes back to a checkpoint and on from there, with new task ids and so with new intents. What the
- * abandoned branch still waited for is cancelled first, so that nobody can approve it any more; what
- * it has done stays done and on record.
- * @throws ThreadError `THREAD_STATE` while the thread is driven or an effect of it is under way.
+ * abandoned branch still waited for is cancelled with it, so that nobody can approve it any more; what
+ * it has done stays done and on record. A fork that fails changes nothing.
+ * @throws ThreadError `THREAD_STATE` while the thread is driven, or an effect of it is under way or being undone.
  */
 export async function forkThread(context: HistoryContext, threadId: string, options: ForkOptions): Promise<void> {
   checkFork({ options });
-  const { compiled, graph } = await registeredFor(context, threadId);
+  const { compiled } = await registeredFor(context, threadId);
   const at = { thread_id: threadId, checkpoint_ns: "", checkpoint_id: options.checkpointId };
   if ((await context.saver.getTuple({ configurable: at })) === undefined) {
     throw new ThreadError("THREAD_STATE", "The thread has no such checkpoint", {
@@ -81,35 +81,44 @@ export async function forkThread(context: HistoryContext, threadId: string, opti
       remedy: "Take a checkpointId from cs.history(threadId).",
     });
   }
-  const thread = await lease(context, threadId);
-  const drive = new Drive({
-    graph,
-    threadId,
-    leaseToken: thread.lease_token,
-    proposedBy: thread.proposed_by,
-    traceId: thread.trace_id,
-    maxPayloadBytes: 0,
-    outcomes: [],
-    ownerOf: () => "",
-  });
-  const { database } = context;
-  let forked = false;
-  try {
-    await abandonOpenIntents(database, threadId, options.by ?? "countersign");
-    const config = { configurable: { ...at, [DRIVE_KEY]: drive } };
-    await compiled.updateState(config, options.values ?? null, options.values == null ? undefined : options.asNode);
-    forked = true;
-  } finally {
-    const back = { threadId, leaseToken: thread.lease_token, wake: thread.wake };
-    await releaseThreads(database, [{ ...back, status: forked ? "ready" : "waiting" }]);
-  }
+  // The graph's own code runs here: outside of the transaction, which it would hold up.
+  const branch = new HeldWrites();
+  const config = { configurable: { ...at, [HELD_KEY]: branch } };
+  await compiled.updateState(config, options.values ?? null, options.values == null ? undefined : options.asNode);
+  await context.database.transaction((tx) =>
+    goOnFrom(tx, context, { threadId, branch, by: options.by ?? "countersign" }),
+  );
 }
 
-async function lease(context: HistoryContext, threadId: string): Promise<ThreadRow> {
-  const { database, driverId: driver, leaseMs } = context;
-  const thread = await leaseIdleThread(database, { threadId, driver, leaseMs });
-  if (thread !== undefined) return thread;
-  throw new ThreadError(
+/**
+ * Leaves what the thread is at for the new branch. Looks at its rows under their locks, since whoever
+ * holds one of them may be about to claim an effect, to undo it, or to drive the thread.
+ */
+async function goOnFrom(
+  tx: Queryable,
+  { driverId: driver, leaseMs }: HistoryContext,
+  { threadId, branch, by }: { readonly threadId: string; readonly branch: HeldWrites; readonly by: string },
+): Promise<void> {
+  const intents = await lockThreadIntents(tx, threadId);
+  const thread = await leaseIdleThread(tx, { threadId, driver, leaseMs });
+  if (thread === undefined || intents.some(isBeingUndone)) throw notForkable(threadId);
+  const open = intents.filter((intent) => !hasEnded(intent.status)).map((intent) => intent.id);
+  const cancelled = await cancelIntents(tx, { ids: open, by, byType: "human", reasonCode: "forked" });
+  // The rest is dispatched or unknown: what it does would be done again.
+  if (cancelled.length < open.length) throw notForkable(threadId);
+  const note = { threadId, action: "thread.forked", actorId: by } as const;
+  await appendAuditNotes(tx, [{ ...note, intentId: null, commitment: null, digest: null, reasonCode: null }]);
+  await branch.persist(tx, thread.lease_token);
+  await releaseThreads(tx, [{ threadId, leaseToken: thread.lease_token, wake: thread.wake, status: "ready" }]);
+}
+
+/** What is being undone is undone to its end (rule 16). */
+function isBeingUndone({ kind, status }: ExecutionIntent): boolean {
+  return status === "compensating" || (kind === "compensation" && !hasEnded(status));
+}
+
+function notForkable(threadId: string): ThreadError {
+  return new ThreadError(
     "THREAD_STATE",
     "The thread cannot be forked now: it is being driven, or an effect of it is under way",
     {
@@ -117,24 +126,6 @@ async function lease(context: HistoryContext, threadId: string): Promise<ThreadR
       remedy: "Try again when it waits or has ended.",
     },
   );
-}
-
-async function abandonOpenIntents(database: Database, threadId: string, by: string): Promise<void> {
-  await database.transaction(async (tx) => {
-    const open = (await lockThreadIntents(tx, threadId)).filter((intent) => !hasEnded(intent.status));
-    await cancelIntents(tx, { ids: open.map((intent) => intent.id), by, byType: "human", reasonCode: "forked" });
-    await appendAuditNotes(tx, [
-      {
-        threadId,
-        action: "thread.forked",
-        actorId: by,
-        intentId: null,
-        commitment: null,
-        digest: null,
-        reasonCode: null,
-      },
-    ]);
-  });
 }
 
 async function registeredFor({ database, registry }: HistoryContext, threadId: string) {

@@ -92,6 +92,17 @@ describe("PGlite", () => {
     await working;
   });
 
+  it("forks a thread in one transaction, as Postgres does", async () => {
+    const cs = await open(pglite());
+    const { pending, threadId } = await cs.start(graph, input);
+    const { checkpointId } = await cs.state(threadId);
+
+    expect(await cs.fork(threadId, { checkpointId })).toBe("waiting");
+
+    expect(await cs.intent(onlyOne(pending).id)).toMatchObject({ status: "cancelled" });
+    expect(onlyOne(await cs.pending({ threadId })).id).not.toBe(onlyOne(pending).id);
+  });
+
   it("in memory is a database for each handle", async () => {
     const [one, other] = [await open(pglite()), await open(pglite())];
     await one.start(graph, input);
