@@ -76,9 +76,13 @@ export interface CommitmentDefinition<Input, Output> {
   /** One line for people, without S2 or S3 data. Defaults to the commitment's name. */
   readonly summary?: (input: Input) => string;
   readonly execute: (input: Input, context: HandlerContext) => Promise<Output | Pending>;
-  /** Undoes it. `output` is undefined where the effect was given up while it was still pending. */
+  /**
+   * Undoes it. `output` is undefined where the effect was given up before its answer was known: it may
+   * have been done, under the key that `execute` was given.
+   */
   readonly compensate?: (
     done: {
+      readonly idempotencyKey: string;
       readonly input: Input;
       readonly output: Output | undefined;
       readonly externalRef: string | undefined;
@@ -123,7 +127,13 @@ export interface Handlers {
   execute(input: unknown, context: HandlerContext): Promise<unknown>;
   readonly compensate:
     | ((
-        done: { input: unknown; output: unknown; externalRef: string | undefined; reason: string },
+        done: {
+          idempotencyKey: string;
+          input: unknown;
+          output: unknown;
+          externalRef: string | undefined;
+          reason: string;
+        },
         context: HandlerContext,
       ) => Promise<unknown>)
     | undefined;

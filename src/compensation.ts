@@ -85,9 +85,13 @@ function isUnderWay({ status }: ExecutionIntent): boolean {
   return status === "runnable" || status === "dispatched" || status === "unknown";
 }
 
-/** Done; or given up, or run out of time, while it was pending at the provider: possibly done (rule 16). */
-function isUndoable({ compensable, status, externalRef }: ExecutionIntent): boolean {
-  const leftOpen = (status === "cancelled" || status === "expired") && externalRef !== null;
+/**
+ * Done; or possibly done (rule 16): given up after its handler was called without an answer that says no,
+ * or run out of time while it was pending at the provider.
+ */
+function isUndoable({ compensable, status, attempt, externalRef }: ExecutionIntent): boolean {
+  const leftOpen =
+    status === "cancelled" ? attempt > 0 || externalRef !== null : status === "expired" && externalRef !== null;
   return compensable && (status === "succeeded" || leftOpen);
 }
 

@@ -47,6 +47,7 @@ async function call({ intent, effect, commitment }: Dispatch, context: HandlerCo
   if (intent.kind !== "compensation") return commitment.handlers.execute(effect.payload, context);
   return commitment.handlers.compensate?.(
     {
+      idempotencyKey: effect.idempotencyKey,
       input: effect.payload,
       output: effect.output ?? undefined,
       externalRef: effect.externalRef ?? undefined,

@@ -137,7 +137,11 @@ export interface HeldLease {
   readonly leaseToken: number;
 }
 
-/** Extends the leases that are still ours. What is missing from the answer was lost. */
+/**
+ * Extends the leases that are still ours. What is missing from the answer was lost. The sibling of what was
+ * rejected or has expired is not tried again, but its call is let end: what it did is undone with its answer
+ * (rule 17), and a call that is broken off has none.
+ */
 export async function renewLeases(
   db: Queryable,
   { leases, leaseMs }: { readonly leases: readonly HeldLease[]; readonly leaseMs: number },
@@ -152,7 +156,11 @@ export async function renewLeases(
       )
       update ${db.schema}.execution_intents i set
         lease_expires_at = ${db.schema}.clock() + $3 * interval '1 millisecond'
-      from held where i.id = held.id returning i.id, i.cancel_requested`,
+      from held where i.id = held.id
+      returning i.id, case when i.cancel_requested then not exists (
+        select from ${db.schema}.execution_intents s
+        where s.group_id = i.group_id and s.status in ('rejected', 'expired')
+      ) else false end as cancel_requested`,
     values: [leases.map((lease) => lease.id), leases.map((lease) => lease.leaseToken), leaseMs],
   });
   return rows.map((row) => ({ id: row.id, cancelRequested: row.cancel_requested }));

@@ -124,3 +124,40 @@ it("undoes only the group when one of it is rejected and the graph asks for more
     "5 failed",
   ]);
 });
+
+it("undoes what may have been done: a sibling of a rejected request whose call ended without an answer", async () => {
+  const log: Log = [];
+  const held = gate();
+  const unsure = undoable(log, {
+    execute: async (_input, { idempotencyKey }) => {
+      log.push(`do ${idempotencyKey}`);
+      await held.pass();
+      throw new Error("the connection was reset");
+    },
+    compensate: async ({ idempotencyKey, output }) => {
+      log.push(`undo ${idempotencyKey}, answer ${output?.ref}`);
+    },
+  });
+  const asked = undoable(log, NEEDS_MANAGER);
+  const body = async () => {
+    const outcomes = await commitAll([
+      { commitment: unsure, input: { n: 1 } },
+      { commitment: asked, input: { n: 2 } },
+    ]);
+    return outcomes.map(({ status }) => status).join(", ");
+  };
+  const graph = graphWith([unsure, asked], body);
+  await using cs = await open(graph);
+  const { threadId } = await cs.start(graph, { end: "" });
+  const stop = new AbortController();
+  const working = cs.work({ signal: stop.signal });
+  await held.reached();
+  const [request] = await cs.pending({ threadId });
+  await cs.reject(request?.id ?? "", { by: MIA });
+  held.open();
+  expect(await endOf(cs, threadId)).toEqual({ status: "completed", end: "cancelled, rejected" });
+  const [intent] = (await cs.intents(threadId)).filter(({ kind }) => kind === "effect");
+  await vi.waitFor(() => expect(log).toEqual([`do ${intent?.id}`, `undo ${intent?.id}, answer undefined`]));
+  stop.abort();
+  await working;
+});

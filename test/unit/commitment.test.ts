@@ -187,7 +187,11 @@ describe("a handler", () => {
     ["execute", () => handlers.execute({ to: "a" }, context)],
     [
       "compensate",
-      () => handlers.compensate?.({ input: {}, output: undefined, externalRef: undefined, reason: "" }, context),
+      () =>
+        handlers.compensate?.(
+          { idempotencyKey: "k", input: {}, output: undefined, externalRef: undefined, reason: "" },
+          context,
+        ),
     ],
     ["reconcile", () => handlers.reconcile?.({ idempotencyKey: "k", input: {} }, context)],
     ["poll", () => handlers.poll?.({ externalRef: "r", input: {} }, context)],

@@ -7,6 +7,7 @@ import { linkedAudit } from "./0006-linked-audit.ts";
 import { freshLooks } from "./0007-fresh-looks.ts";
 import { compensationRequests } from "./0008-compensation-requests.ts";
 import { earlyEvents } from "./0009-early-events.ts";
+import { possiblyDone } from "./0010-possibly-done.ts";
 
 /** One step forward. A breaking one is refused by code that does not know it. */
 export interface Migration {
@@ -27,4 +28,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 7, name: "fresh-looks", breaking: false, sql: freshLooks },
   { version: 8, name: "compensation-requests", breaking: false, sql: compensationRequests },
   { version: 9, name: "early-events", breaking: false, sql: earlyEvents },
+  { version: 10, name: "possibly-done", breaking: false, sql: possiblyDone },
 ];
