@@ -1,4 +1,4 @@
-import { type Commitment, defineCommitment, pending } from "countersign";
+import { type Commitment, defineCommitment, NonRetryableError, pending } from "countersign";
 import { z } from "zod";
 import type { PartnerProviders } from "./providers.ts";
 import { Terms } from "./terms.ts";
@@ -36,9 +36,13 @@ export function partnerCommitments({ esign, crm, mail }: PartnerProviders): Part
         const { envelopeId } = await esign.createEnvelope(sheet, { idempotencyKey, signal });
         return pending({ externalRef: envelopeId, expiresAt: new Date(Date.now() + 14 * DAY_MS) });
       },
-      compensate: async ({ output, externalRef, reason }, { idempotencyKey, signal }) => {
+      compensate: async ({ idempotencyKey: sentUnder, output, externalRef, reason }, { idempotencyKey, signal }) => {
         const envelopeId = output?.envelopeId ?? externalRef;
-        if (envelopeId !== undefined) await esign.voidEnvelope({ envelopeId, reason }, { idempotencyKey, signal });
+        if (envelopeId === undefined) {
+          // Given up during the call: a person has to look, and the compensation stands as failed until then.
+          throw new NonRetryableError(`An envelope may be out under the key ${sentUnder}: void it at the provider`);
+        }
+        await esign.voidEnvelope({ envelopeId, reason }, { idempotencyKey, signal });
       },
     }),
 
