@@ -74,7 +74,7 @@ export class BareOutbox {
       return { id, leaseToken, from: "dispatched", status: "succeeded", action: "intent.succeeded", output: {} };
     });
     const settled = await settleIntents(this.#database, { ...claimer, settlements });
-    if (settled.size === 0) throw new Error("Nothing was claimed");
+    if (!settled.includes(true)) throw new Error("Nothing was claimed");
     return tookMs;
   }
 

@@ -58,9 +58,10 @@ export function writeStatement(schema: string, calls: readonly WriteCall[]): Sta
 /** The rows of all calls, each primary key once: the last special write counts, the first of the others. */
 function distinct(calls: readonly WriteCall[]): { readonly call: number; readonly row: WriteRow }[] {
   const rows = new Map<string, { readonly call: number; readonly row: WriteRow }>();
-  calls.forEach(({ threadId, writes }, call) => {
+  calls.forEach(({ threadId, leaseToken, writes }, call) => {
     for (const row of writes) {
-      const key = JSON.stringify([threadId, row.ns, row.checkpointId, row.taskId, row.idx]);
+      // A call that the fence refuses must not stand for one that it lets through.
+      const key = JSON.stringify([threadId, leaseToken, row.ns, row.checkpointId, row.taskId, row.idx]);
       if (row.idx < 0 || !rows.has(key)) rows.set(key, { call, row });
     }
   });

@@ -17,8 +17,8 @@ export type CompensationMove =
   | { readonly kind: "again"; readonly effect: ExecutionIntent }
   | { readonly kind: "step"; readonly effect: ExecutionIntent; readonly request: ExecutionIntent }
   | { readonly kind: "end"; readonly request: ExecutionIntent; readonly status: "succeeded" | "failed" }
-  /** Something is still under way; its end brings us back. */
-  | { readonly kind: "wait" };
+  /** Something is still under way; its end brings us back. What runs is let end, and not tried again. */
+  | { readonly kind: "wait"; readonly running: readonly string[] };
 
 /**
  * The next move, or `undefined` when nothing is left to do.
@@ -47,7 +47,9 @@ export function nextCompensationMove(intents: readonly ExecutionIntent[]): Compe
     (intent) => covers(request, intent) && ["effect", "decision"].includes(intent.kind) && isUnstarted(intent),
   );
   if (unstarted.length > 0) return { kind: "cancel", ids: unstarted.map((intent) => intent.id).sort(), request };
-  if ([...steps.values()].some(isUnderWay) || covered.some(isUnderWay)) return { kind: "wait" };
+  if ([...steps.values()].some(isUnderWay) || covered.some(isUnderWay)) {
+    return { kind: "wait", running: covered.filter(({ status }) => status === "dispatched").map(({ id }) => id) };
+  }
 
   const [latest] = covered
     .filter((effect) => isUndoable(effect) && !steps.has(effect.id))

@@ -40,7 +40,7 @@ export class Dispatches {
       // failpoint: settle.before
       const counted = await settleIntents(database, { backend, worker, settlements });
       // failpoint: settle.after
-      return settlements.map(({ id }) => counted.has(id));
+      return counted;
     });
   }
 

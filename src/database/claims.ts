@@ -73,7 +73,7 @@ export interface Settlement {
 
 /**
  * Records outcomes, many at once. A settlement counts only with the backend and the lease token that
- * the intent carries now (G7); the ids of those that counted are returned, the others changed nothing.
+ * the intent carries now (G7). In their order: whether it counted; the others changed nothing.
  */
 export async function settleIntents(
   db: Queryable,
@@ -82,36 +82,37 @@ export async function settleIntents(
     worker,
     settlements,
   }: { readonly backend: string; readonly worker: string; readonly settlements: readonly Settlement[] },
-): Promise<Set<string>> {
-  const rows = await db.query<{ id: string }>({
+): Promise<readonly boolean[]> {
+  const rows = await db.query<{ id: string; token: number }>({
     name: `${db.schema}.settle`,
     text: `with settlement as (
         select * from jsonb_to_recordset($3::jsonb) as s(
           id uuid, token int, was text, status text, action text, reason_code text, output jsonb, error jsonb,
           receipt jsonb, external_ref text, delay_ms float8, expires_at timestamptz)
       ), held as (
-        select i.id from ${db.schema}.execution_intents i join settlement s using (id)
+        -- What was given up is not tried again, nor waited for. Without an answer it is possibly done, which
+        -- a dead letter would not say (rule 16).
+        select s.*, i.cancel_requested and (s.status in ('runnable', 'awaiting_external')
+                                            or s.status = 'failed' and s.reason_code = 'attempts_spent') as given_up
+        from ${db.schema}.execution_intents i join settlement s using (id)
         where i.backend = $1 and i.lease_token = s.token and i.status = s.was
         order by i.id for no key update of i
       )
       update ${db.schema}.execution_intents i set
-        -- What somebody has cancelled is not tried again, nor waited for.
-        status = case when i.cancel_requested and s.status in ('runnable', 'awaiting_external') then 'cancelled'
-                      else s.status end,
+        status = case when s.given_up then 'cancelled' else s.status end,
         output = coalesce(s.output, i.output), error = s.error,
         receipt = coalesce(s.receipt, i.receipt), external_ref = coalesce(s.external_ref, i.external_ref),
         not_before = case when s.delay_ms is null then i.not_before
                           else ${db.schema}.clock() + s.delay_ms * interval '1 millisecond' end,
         expires_at = s.expires_at, lease_owner = null, lease_expires_at = null,
         revision = revision + 1, changed_by_type = 'executor_system', changed_by = $2,
-        action = case when i.cancel_requested and s.status in ('runnable', 'awaiting_external') then 'intent.cancelled'
-                      else s.action end,
-        reason_code = case when i.cancel_requested and s.status in ('runnable', 'awaiting_external') then 'cancelled'
-                           else s.reason_code end
-      from settlement s join held using (id) where i.id = s.id returning i.id`,
+        action = case when s.given_up then 'intent.cancelled' else s.action end,
+        reason_code = case when s.given_up then 'cancelled' else s.reason_code end
+      from held s where i.id = s.id returning i.id, s.token`,
     values: [backend, worker, JSON.stringify(settlements.map(settlementToRow))],
   });
-  return new Set(rows.map((row) => row.id));
+  const counted = new Map(rows.map((row) => [row.id, row.token]));
+  return settlements.map(({ id, leaseToken }) => counted.get(id) === leaseToken);
 }
 
 function settlementToRow(settlement: Settlement): Record<string, unknown> {
@@ -138,9 +139,9 @@ export interface HeldLease {
 }
 
 /**
- * Extends the leases that are still ours. What is missing from the answer was lost. The sibling of what was
- * rejected or has expired is not tried again, but its call is let end: what it did is undone with its answer
- * (rule 17), and a call that is broken off has none.
+ * Extends the leases that are still ours. What is missing from the answer was lost. What is to be undone is
+ * not tried again, but its call is let end: what it did is undone with its answer (rule 17), and a call that
+ * is broken off has none.
  */
 export async function renewLeases(
   db: Queryable,
@@ -157,10 +158,7 @@ export async function renewLeases(
       update ${db.schema}.execution_intents i set
         lease_expires_at = ${db.schema}.clock() + $3 * interval '1 millisecond'
       from held where i.id = held.id
-      returning i.id, case when i.cancel_requested then not exists (
-        select from ${db.schema}.execution_intents s
-        where s.group_id = i.group_id and s.status in ('rejected', 'expired')
-      ) else false end as cancel_requested`,
+      returning i.id, case when i.cancel_requested then not ${db.schema}.is_let_end(i) else false end as cancel_requested`,
     values: [leases.map((lease) => lease.id), leases.map((lease) => lease.leaseToken), leaseMs],
   });
   return rows.map((row) => ({ id: row.id, cancelRequested: row.cancel_requested }));

@@ -94,7 +94,9 @@ export async function applyDecision(tx: Queryable, decided: DecidedIntent): Prom
   await tx.query({
     text: `update ${tx.schema}.execution_intents set
         status = $2, payload = coalesce($3::jsonb, payload), digest = coalesce($4, digest),
-        payload_summary = coalesce($5, payload_summary), idempotency_key = coalesce($6, idempotency_key),
+        payload_summary = coalesce($5, payload_summary),
+        -- A replay gave it a key of its own, since the provider may have seen the one that the payload makes (rule 15).
+        idempotency_key = case when decision_round > 1 then idempotency_key else coalesce($6, idempotency_key) end,
         error = case when $2 = 'rejected' then jsonb_build_object('code', 'REJECTED', 'message', $7::text) end,
         min_approvers = greatest(min_approvers, $11::int), required_roles = coalesce($12::jsonb, required_roles),
         expires_at = case when $2 = 'awaiting_decision' then expires_at end,
@@ -135,7 +137,7 @@ export async function cancelIntents(
         order by id for no key update
       ), asked as (
         update ${tx.schema}.execution_intents i set cancel_requested = true
-        from open where i.id = open.id and open.runs returning i.id
+        from open where i.id = open.id and open.runs and not i.cancel_requested returning i.id
       ), ended as (
         update ${tx.schema}.execution_intents i set
           status = 'cancelled', revision = revision + 1, action = 'intent.cancelled',

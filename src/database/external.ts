@@ -1,6 +1,7 @@
 import type { IntentFailure } from "../intent.ts";
 import type { Json } from "../json.ts";
 import type { Queryable } from "./client.ts";
+import { lockWithGroup } from "./decisions.ts";
 
 /** Who, from outside the worker, ends an intent: a webhook, a person, an operator. */
 export interface ExternalActor {
@@ -65,20 +66,25 @@ export interface ReplayInput {
 /**
  * Puts a dead letter back: it runs again with fresh attempts and, as the provider may have seen the
  * old key, with the same one; an at-most-once intent gets a new key and needs its decisions anew
- * (rule 15). A failed compensation is tried again the same way.
+ * (rule 15). A failed compensation is tried again the same way. What belongs to something that was rejected,
+ * undone or cancelled stays a dead letter: nothing would undo it any more.
  */
-export async function replayIntent(db: Queryable, { intentId, by, decisionTimeoutMs }: ReplayInput): Promise<boolean> {
-  const rows = await db.query({
-    text: `update ${db.schema}.execution_intents set
+export async function replayIntent(tx: Queryable, { intentId, by, decisionTimeoutMs }: ReplayInput): Promise<boolean> {
+  // Whoever gives the rest of its commitAll or its thread up at this moment holds its row.
+  await lockWithGroup(tx, intentId);
+  const rows = await tx.query({
+    text: `update ${tx.schema}.execution_intents i set
         status = case when semantics = 'at-most-once' and min_approvers > 0 then 'awaiting_decision' else 'runnable' end,
         idempotency_key = case when semantics = 'at-most-once' then id || ':' || (revision + 1) else idempotency_key end,
         decision_round = decision_round + case when semantics = 'at-most-once' then 1 else 0 end,
+        external_ref = case when semantics = 'at-most-once' then null else external_ref end,
         attempt = 0, error = null, cancel_requested = false,
         expires_at = case when semantics = 'at-most-once' and min_approvers > 0
-                          then ${db.schema}.clock() + $4 * interval '1 millisecond' end, not_before = ${db.schema}.clock(),
+                          then ${tx.schema}.clock() + $4 * interval '1 millisecond' end, not_before = ${tx.schema}.clock(),
         revision = revision + 1, action = 'intent.replayed', changed_by_type = $2, changed_by = $3, reason_code = 'replay'
       where id = $1 and status = 'failed' and kind in ('effect', 'compensation') and backend is not null
-        and not exists (select from ${db.schema}.execution_intents undone where undone.compensates = $1)
+        and not exists (select from ${tx.schema}.execution_intents undone where undone.compensates = $1)
+        and (kind = 'compensation' or not ${tx.schema}.is_given_up(i))
       returning id`,
     values: [intentId, by.type, by.id, decisionTimeoutMs],
   });

@@ -205,7 +205,7 @@ export async function releaseThreads(
         select * from jsonb_to_recordset($1::jsonb) as r(item int, thread_id text, token int, status text, wake int,
           error jsonb, persist_lag_ms int, delay_ms float8, output_type text, at int, len int)
       ), held as materialized (
-        select thread_id from ${db.schema}.threads t join release r using (thread_id)
+        select r.* from ${db.schema}.threads t join release r using (thread_id)
         where t.thread_id = any(array(select thread_id from release)) and t.lease_token = r.token and t.status = 'running'
         order by thread_id for no key update of t
       )
@@ -222,7 +222,7 @@ export async function releaseThreads(
         lease_expires_at = null, changed_by_type = 'automated_workflow', changed_by = null,
         updated_at = ${db.schema}.clock(),
         ended_at = case when r.status in ('completed', 'lost') then ${db.schema}.clock() end
-      from release r join held using (thread_id) where t.thread_id = r.thread_id
+      from held r where t.thread_id = r.thread_id
       returning r.item, t.status`,
     values: [JSON.stringify(items), outputs.pack()],
   });

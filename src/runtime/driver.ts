@@ -125,6 +125,11 @@ export class Driver {
       if (this.#driving.get(thread.thread_id)?.abort === abort) this.#driving.delete(thread.thread_id);
       this.#slotFreed();
     });
+    // As after a long pause: this process's own lease ran out, and it has taken the thread over from itself.
+    const displaced = this.#driving.get(thread.thread_id);
+    displaced?.abort.abort(
+      new LeaseLostError({ threadId: thread.thread_id, leaseToken: displaced.thread.lease_token }),
+    );
     this.#driving.set(thread.thread_id, { thread, abort, done });
     this.#heartbeat ??= setInterval(() => void this.#renew(), this.#input.leaseMs / 3).unref();
     return done;

@@ -234,16 +234,22 @@ export async function replay(context: OutsideContext, intentId: string, options:
   const timeoutMs = context.commitments.get(failed?.workflowKey ?? "")?.decisionTimeoutMs ?? TWO_DAYS_MS;
   const actor: ExternalActor = { type: "human", id: by.id };
   const asked = { intentId, by: actor, decisionTimeoutMs: timeoutMs };
-  const replayed = await replayIntent(context.database, asked).catch((error: unknown) => {
-    throw translateRefusal(error);
-  });
+  const replayed = await context.database
+    .transaction((tx) => replayIntent(tx, asked))
+    .catch((error: unknown) => {
+      throw translateRefusal(error);
+    });
   const intent = await loadIntent(context.database, intentId);
   if (intent === undefined) throw notFound(intentId);
   if (replayed) return intent;
-  throw new IntentError("INTENT_STATE", "Only an intent that failed for good can be replayed", {
-    facts: { intentId, status: intent.status },
-    remedy: "One that was undone is proposed anew instead.",
-  });
+  throw new IntentError(
+    "INTENT_STATE",
+    "Only an intent that failed for good can be replayed, and that nobody gave up",
+    {
+      facts: { intentId, status: intent.status },
+      remedy: "What was undone, or belongs to what was rejected or cancelled, is proposed anew instead.",
+    },
+  );
 }
 
 /** How long a replayed request waits for people where its commitment is not registered here. */

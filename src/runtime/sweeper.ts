@@ -19,6 +19,8 @@ export interface SweeperInput {
   readonly onError: (error: unknown) => void;
 }
 
+const GIVEN_UP = { by: "countersign", byType: "automated_workflow", reasonCode: "compensating" } as const;
+
 /** Threads per round whose compensation is moved on. */
 const LIMIT = 50;
 
@@ -79,15 +81,11 @@ async function compensateThread(tx: Queryable, threadId: string): Promise<number
         await settleThreadCompensation(tx, { threadId, open: false });
         return moves;
       case "wait":
+        await cancelIntents(tx, { ids: move.running, ...GIVEN_UP });
         await settleThreadCompensation(tx, { threadId, open: true });
         return moves;
       case "cancel":
-        await cancelIntents(tx, {
-          ids: move.ids,
-          by: "countersign",
-          byType: "automated_workflow",
-          reasonCode: "compensating",
-        });
+        await cancelIntents(tx, { ids: move.ids, ...GIVEN_UP });
         break;
       case "mark":
         await moveEffect(tx, { effect: move.effect, status: move.status, action: `intent.${move.status}` });

@@ -3,7 +3,7 @@ import { ApplicationFailure, ApplicationFailureCategory } from "@temporalio/comm
 import type { BackendHost } from "../../backend.ts";
 import type { AnyCommitment } from "../../commitment.ts";
 import { leaseInquiries, rescueIntents, type Settlement } from "../../database/claims.ts";
-import { cancelIntents } from "../../database/decisions.ts";
+import { cancelIntents, lockWithGroup } from "../../database/decisions.ts";
 import { claimIntent, loadStanding, type Standing } from "../../database/hand-over.ts";
 import { expireIntents } from "../../database/sweep.ts";
 import { isCountersignError } from "../../errors.ts";
@@ -90,8 +90,12 @@ class IntentActivities {
       case "dispatched":
         return this.execute(ref);
       case "unknown":
-      case "awaiting_external":
-        throw notYet(standing, Math.min(Math.max(standing.dueInMs, standing.leasedForMs ?? 0), UNTOLD_MS));
+      case "awaiting_external": {
+        // Where nobody can be asked, only a signal or a timer brings news.
+        const asks = inquirable(this.#input.host, standing.status).includes(this.#commitment.workflowKey);
+        const waitMs = asks ? Math.max(standing.dueInMs, standing.leasedForMs ?? 0) : UNTOLD_MS;
+        throw notYet(standing, Math.min(waitMs, UNTOLD_MS));
+      }
       default:
         return standing;
     }
@@ -101,11 +105,14 @@ class IntentActivities {
     return this.#advance(intentId);
   }
 
-  /** As if somebody had called `cancelIntent`; what its state does not allow, changes nothing. */
+  /** As if somebody had called `cancelIntent`, for its group as well; what its state does not allow, changes nothing. */
   async cancel({ intentId }: IntentRef): Promise<Standing> {
     const { database } = this.#input.host;
     const by = { by: "temporal", byType: "automated_workflow", reasonCode: "cancelled" };
-    await cancelIntents(database, { ids: [intentId], ...by });
+    await database.transaction(async (tx) => {
+      const group = await lockWithGroup(tx, intentId);
+      await cancelIntents(tx, { ids: group.map(({ id }) => id), ...by });
+    });
     return this.#standing(intentId);
   }
 

@@ -22,4 +22,26 @@ begin
   perform ${schema}.guard_idempotency_key(new);
   return new;
 end $$;
+
+-- Whether what a commitAll or a thread did is to be undone: one of the group was rejected or has expired, or
+-- somebody asked for it. Volatile, like all that a statement asks about other rows after it has waited.
+create function ${schema}.is_let_end(i ${schema}.execution_intents) returns boolean language plpgsql volatile as $$
+begin
+  return exists (
+    select from ${schema}.execution_intents s where s.group_id = i.group_id and s.status in ('rejected', 'expired')
+  ) or exists (
+    select from ${schema}.execution_intents r
+    where r.thread_id = i.thread_id and r.kind = 'compensation' and r.compensates is null
+      and (r.payload ->> 'group' is null or r.payload ->> 'group' = i.group_id::text) and r.created_at >= i.created_at
+  );
+end $$;
+
+-- Whether what an intent belongs to was given up: nothing would undo it any more.
+create function ${schema}.is_given_up(i ${schema}.execution_intents) returns boolean language plpgsql volatile as $$
+begin
+  return ${schema}.is_let_end(i)
+    or exists (select from ${schema}.execution_intents s
+               where s.group_id = i.group_id and s.id <> i.id and s.status = 'cancelled')
+    or exists (select from ${schema}.threads t where t.thread_id = i.thread_id and t.status = 'cancelled');
+end $$;
 `;
