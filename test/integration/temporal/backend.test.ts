@@ -1,11 +1,19 @@
 import { Client, Connection } from "@temporalio/client";
 import { afterAll, afterEach, expect, it, vi } from "vitest";
 import { temporal } from "../../../src/backends/temporal/index.ts";
-import { type AnyGraph, type CountersignOptions, countersign, NonRetryableError, pending } from "../../../src/index.ts";
+import {
+  type AnyGraph,
+  type CountersignOptions,
+  commitAll,
+  countersign,
+  NonRetryableError,
+  pending,
+} from "../../../src/index.ts";
 import { testDatabase } from "../../support/database.ts";
 import { effect, graphOf, MIA, NEEDS_MANAGER, type TestOutcome, uniqueName } from "../../support/effects.ts";
 import { gate } from "../../support/gate.ts";
 import { testTemporal } from "../../support/temporal.ts";
+import { graphWith } from "../../support/undoing.ts";
 
 const { pool } = await testDatabase();
 const { address } = await testTemporal();
@@ -147,6 +155,47 @@ it("puts a cancellation from Temporal to the row of a pending effect, and ends w
   await eventually(async () => expect((await describeRun(id)).status.name).toBe("CANCELLED"));
   const row = (await cs.audit.list(threadId)).find(({ action }) => action === "intent.cancelled");
   expect(row).toMatchObject({ actorType: "automated_workflow", actorId: "temporal" });
+});
+
+it("gives up the rest of a commitAll with the one that is cancelled from Temporal (G5)", async () => {
+  const handedOver = effect({ execute: async () => pending({ externalRef: uniqueName("envelope") }) });
+  const asked = effect({ ...NEEDS_MANAGER, execute: async () => ({ ref: "sent" }) });
+  const graph = graphWith([handedOver, asked], async () => {
+    const outcomes = await commitAll([
+      { commitment: handedOver, input: { n: 1 } },
+      { commitment: asked, input: { n: 2 } },
+    ]);
+    return outcomes.map(({ status }) => status).join(", ");
+  });
+  await using cs = await open([graph]);
+  const { threadId } = await cs.start(graph, { end: "" });
+  await using _work = working(cs);
+  await eventually(async () => expect((await intentOf(cs, threadId)).status).toBe("awaiting_external"));
+  await client.workflow.getHandle((await intentOf(cs, threadId)).id).cancel();
+  const { output } = await cs.result<{ end: string }>(threadId);
+  expect(output?.end).toBe("cancelled, cancelled");
+});
+
+it("asks nobody about an unknown effect where nobody can be asked: it waits for a person", async () => {
+  const graph = graphOf(
+    effect({
+      semantics: "at-most-once",
+      execute: async () => {
+        throw new Error("no answer");
+      },
+    }),
+  );
+  await using cs = await open([graph]);
+  const { threadId } = await cs.start(graph, { n: 1 });
+  await using _work = working(cs);
+  await eventually(async () => expect((await intentOf(cs, threadId)).status).toBe("unknown"));
+  const { id } = await intentOf(cs, threadId);
+  const attemptOf = async (): Promise<number | undefined> =>
+    (await describeRun(id)).raw.pendingActivities?.find(({ activityType }) => activityType?.name?.endsWith(":follow"))
+      ?.attempt ?? undefined;
+  // By its second attempt it would be clear that it asks at once, again and again.
+  await eventually(async () => expect(await attemptOf()).toBe(2));
+  await expect(vi.waitFor(async () => expect(await attemptOf()).toBeGreaterThan(3), 2_000)).rejects.toThrow();
 });
 
 it("tells a running handler of a cancellation from Temporal", async () => {
