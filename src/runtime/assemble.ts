@@ -85,7 +85,7 @@ async function assertOwned(database: Database, backend: DurableBackend, { commit
   const names = backend.names ?? [backend.name];
   const orphan = await findOrphan(database, { backends: names, workflowKeys: [...commitments.keys()] });
   if (orphan === undefined) return;
-  throw new OptionError("An open intent belongs to a backend that is not configured", {
+  throw new OptionError("An intent that is open, or could be undone, belongs to a backend that is not configured", {
     facts: { intentId: orphan.id, commitment: orphan.workflowKey, owner: orphan.backend },
     remedy: "Let its owner finish: route({ default: … }, { drain: [the old backend] }).",
   });

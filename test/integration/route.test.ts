@@ -1,10 +1,12 @@
 import { afterEach, expect, it } from "vitest";
 import { postgres } from "../../src/backends/postgres/index.ts";
 import { temporal } from "../../src/backends/temporal/index.ts";
-import { type AnyGraph, countersign, type DurableBackend, route } from "../../src/index.ts";
+import { type AnyGraph, commit, countersign, type DurableBackend, requestDecision, route } from "../../src/index.ts";
 import { testDatabase } from "../support/database.ts";
 import { effect, graphOf, MIA, NEEDS_MANAGER, uniqueName } from "../support/effects.ts";
+import { onlyOne } from "../support/requests.ts";
 import { testTemporal } from "../support/temporal.ts";
+import { begin, endOf, graphWith, type Log, undoable } from "../support/undoing.ts";
 
 const { pool } = await testDatabase();
 const { address } = await testTemporal();
@@ -67,5 +69,26 @@ it("starts once what a backend that is gone owned has ended", async () => {
   await before.start(graph, { n: 1 });
   await before.work({ until: "idle" });
   await before.close();
+  await (await open([graph], onTemporal())).close();
+});
+
+it("refuses to start while a thread goes on that may have to be undone by a backend that is gone", async () => {
+  const log: Log = [];
+  const step = undoable(log);
+  const graph = graphWith([step], async () => {
+    await commit(step, { n: 1 });
+    return (await requestDecision({ name: "go-on", payload: {} })).status;
+  });
+  const before = await open([graph], postgres());
+  const threadId = await begin(before, graph);
+  await before.close();
+  await expect(open([graph], onTemporal())).rejects.toMatchObject({
+    code: "OPTION_INVALID",
+    facts: { owner: "postgres" },
+  });
+  await using cs = await open([graph], route({ default: onTemporal() }, { drain: [postgres()] }));
+  await cs.reject(onlyOne(await cs.pending({ threadId })).id, { by: MIA });
+  await cs.work({ until: "idle" });
+  expect((await endOf(cs, threadId)).end).toBe("rejected");
   await (await open([graph], onTemporal())).close();
 });
