@@ -63,10 +63,13 @@ async function openAgainAndAgain(
   }
 }
 
-/** Writes down what no kill explains: everything but leases that moved on and a server that was away. */
+/** A lease moved on; or a provider was asked on a machine too busy to answer in time, and is asked again. */
+const EXPLAINED: ReadonlySet<string> = new Set(["LEASE_LOST", "HANDLER_TIMEOUT"]);
+
+/** Writes down what no kill explains, nor a server that was away. */
 function complainer({ dir, role }: ProcessInput, { isAway }: Backing): (error: unknown) => void {
   return (error) => {
-    if (isCountersignError(error) && error.code === "LEASE_LOST") return;
+    if (isCountersignError(error) && EXPLAINED.has(error.code)) return;
     if (isAway(error)) return;
     const message = error instanceof Error ? `${error.name}: ${error.message}\n${error.stack}` : String(error);
     write(dir, "complaints", { role, message });
