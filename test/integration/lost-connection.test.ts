@@ -33,6 +33,35 @@ it("a connection that breaks between two statements fails its transaction, not t
   await database.close();
 });
 
+it("starts whose commit was answered to nobody are in doubt, not refused as if somebody else had their ids", async () => {
+  let answering: Socket | undefined;
+  class DeafClient extends pg.Client {
+    // biome-ignore lint/suspicious/noExplicitAny: `query` has nine overloads; every call passes through as it came
+    override query(...args: any[]): any {
+      // biome-ignore lint/suspicious/noExplicitAny: see above
+      const sent = (super.query as any)(...args);
+      if (answering === undefined && String(args[0]?.text ?? args[0]).includes("insert into countersign.threads")) {
+        answering = (this as unknown as { connection: { stream: Socket } }).connection.stream.pause();
+      }
+      return sent;
+    }
+  }
+  const deaf = new pg.Pool({ connectionString: url, Client: DeafClient });
+  deaf.on("error", () => {});
+  const graph = graphOf(effect({ execute: async () => ({ ref: "sent" }) }));
+  const cs = await countersign({ database: deaf, graphs: [graph], backend: postgres(), onError: () => {} });
+  const threadIds = ["deaf-1", "deaf-2"];
+  const starts = Promise.allSettled(threadIds.map((threadId) => cs.start(graph, { n: 1 }, { threadId })));
+  const recorded = "select from countersign.threads where thread_id = any($1)";
+  await expect.poll(async () => (await pool.query(recorded, [threadIds])).rowCount).toBe(2);
+  answering?.destroy();
+
+  const codes = (await starts).map((end) => end.status === "rejected" && end.reason.code);
+  expect(codes).toEqual(["DATABASE_UNAVAILABLE", "DATABASE_UNAVAILABLE"]);
+  await cs.close();
+  await deaf.end();
+});
+
 it("a checkpoint that cannot be read because the connection broke does not fail its thread", async () => {
   let breakNext = false;
   class BreakingClient extends pg.Client {
