@@ -30,6 +30,7 @@ export class Dispatches {
   readonly #settlements: Batcher<Settlement, boolean>;
   readonly #onHandled: () => void;
   #heartbeat: NodeJS.Timeout | undefined;
+  #renewing = false;
 
   /** @param onHandled is told whenever a handler has ended, and so a slot is free. */
   constructor(host: BackendHost, backend: string, onHandled: () => void = () => {}) {
@@ -78,7 +79,7 @@ export class Dispatches {
     });
     const running: Running = { intent, abort, done, handling: true };
     this.#running.set(intent.id, running);
-    this.#heartbeat ??= setInterval(() => void this.renew(), this.#host.leaseMs / 3).unref();
+    this.#heartbeat ??= setInterval(() => void this.#beat(), this.#host.leaseMs / 3).unref();
     return done;
   }
 
@@ -106,7 +107,7 @@ export class Dispatches {
   }
 
   /** Extends the leases, and learns which are lost and what is to be cancelled. */
-  async renew(): Promise<void> {
+  async #renew(): Promise<void> {
     if (this.#running.size === 0) {
       this.#rest();
       return;
@@ -132,8 +133,17 @@ export class Dispatches {
   async watchCancellations(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await this.#host.wakeups.watch("cancel").until(this.#host.leaseMs, signal);
-      if (this.#running.size > 0 && !signal.aborted) await this.renew();
+      if (this.#running.size > 0 && !signal.aborted) await this.#renew();
     }
+  }
+
+  /** One renewal at a time: those that wait for the same lock would take the pool's connections one by one. */
+  async #beat(): Promise<void> {
+    if (this.#renewing) return;
+    this.#renewing = true;
+    await this.#renew().finally(() => {
+      this.#renewing = false;
+    });
   }
 
   #rest(): void {

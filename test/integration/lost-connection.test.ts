@@ -33,6 +33,32 @@ it("a connection that breaks between two statements fails its transaction, not t
   await database.close();
 });
 
+it("a transaction whose host falls silent loses its locks, and is told that the database gave it up", async () => {
+  const database = postgresDatabase(url, { schema: "countersign" });
+  const transaction = database.transaction(async (tx) => {
+    const limit = "idle_in_transaction_session_timeout";
+    expect(await tx.query({ text: `show ${limit}` })).toEqual([{ [limit]: "15s" }]);
+    await tx.query({ text: `set local ${limit} = '50ms'` });
+    await tx.query({ text: "select pg_advisory_xact_lock(4711)" });
+    // Nothing is said until somebody else has the lock.
+    await pool.query("select pg_advisory_xact_lock(4711)");
+    await tx.query({ text: "select 1" });
+  });
+  await expect(transaction).rejects.toMatchObject({ code: "DATABASE_UNAVAILABLE" });
+  await database.close();
+});
+
+it("leaves no time limit on a connection that goes back to the application's pool", async () => {
+  const one = new pg.Pool({ connectionString: url, max: 1 });
+  const database = postgresDatabase(one, { schema: "countersign" });
+  const limit = { text: "show idle_in_transaction_session_timeout" };
+  const before = await database.query(limit);
+  const within = await database.transaction((tx) => tx.query(limit));
+  expect(await database.query(limit)).toEqual(before);
+  expect(within).not.toEqual(before);
+  await one.end();
+});
+
 it("starts whose commit was answered to nobody are in doubt, not refused as if somebody else had their ids", async () => {
   let answering: Socket | undefined;
   class DeafClient extends pg.Client {
