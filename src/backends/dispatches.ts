@@ -5,16 +5,22 @@ import { renewLeases, type Settlement, settleIntents } from "../database/claims.
 import { loadIntent } from "../database/intents.ts";
 import { LeaseLostError } from "../errors.ts";
 import type { ExecutionIntent } from "../intent.ts";
-import { CANCELLED, execute } from "./execute.ts";
+import { type Dispatch, execute } from "./execute.ts";
 
 /** A dispatch that is under way in this process. */
 interface Running {
   readonly intent: ExecutionIntent;
+  /** Ends it: the lease is gone, or this process closes. */
   readonly abort: AbortController;
+  /** Asks its handler to stop, and still hears it. */
+  readonly cancel: AbortController;
   readonly done: Promise<Settlement | undefined>;
   /** Whether its handler has yet to end; then only its record is missing, which takes no slot. */
   handling: boolean;
 }
+
+/** A claimed intent, and what stops its handler. */
+type Held = Required<Pick<Dispatch, "intent" | "signal" | "cancelled">>;
 
 /** How often a settlement is tried again while the database is away. */
 const SETTLE_RETRY_MS = 200;
@@ -30,6 +36,7 @@ export class Dispatches {
   readonly #settlements: Batcher<Settlement, boolean>;
   readonly #onHandled: () => void;
   #heartbeat: NodeJS.Timeout | undefined;
+  #renewing = false;
 
   /** @param onHandled is told whenever a handler has ended, and so a slot is free. */
   constructor(host: BackendHost, backend: string, onHandled: () => void = () => {}) {
@@ -66,19 +73,20 @@ export class Dispatches {
     // As after a long pause of this process: its own lease ran out, and it has taken the intent over from itself.
     this.release(intent.id);
     const abort = new AbortController();
+    const cancel = new AbortController();
     const handled = (): void => {
       if (!running.handling) return;
       running.handling = false;
       this.#onHandled();
     };
-    const done = this.#carryOut(intent, abort.signal, handled).finally(() => {
+    const done = this.#carryOut({ intent, signal: abort.signal, cancelled: cancel.signal }, handled).finally(() => {
       handled();
       // A handler that was left behind may end after a later one of the same intent has begun.
       if (this.#running.get(intent.id)?.abort === abort) this.#running.delete(intent.id);
     });
-    const running: Running = { intent, abort, done, handling: true };
+    const running: Running = { intent, abort, cancel, done, handling: true };
     this.#running.set(intent.id, running);
-    this.#heartbeat ??= setInterval(() => void this.renew(), this.#host.leaseMs / 3).unref();
+    this.#heartbeat ??= setInterval(() => void this.#beat(), this.#host.leaseMs / 3).unref();
     return done;
   }
 
@@ -106,7 +114,7 @@ export class Dispatches {
   }
 
   /** Extends the leases, and learns which are lost and what is to be cancelled. */
-  async renew(): Promise<void> {
+  async #renew(): Promise<void> {
     if (this.#running.size === 0) {
       this.#rest();
       return;
@@ -118,10 +126,10 @@ export class Dispatches {
       const renewed = await renewLeases(this.#host.database, { leases, leaseMs: this.#host.leaseMs });
       // failpoint: renewal.after
       const held = new Map(renewed.map((lease) => [lease.id, lease.cancelRequested]));
-      for (const { intent, abort } of running) {
+      for (const { intent, abort, cancel } of running) {
         const cancelRequested = held.get(intent.id);
         if (cancelRequested === undefined) abort.abort(new LeaseLostError({ intentId: intent.id }));
-        else if (cancelRequested) abort.abort(CANCELLED);
+        else if (cancelRequested) cancel.abort();
       }
     } catch (error) {
       this.#host.onError(error);
@@ -132,8 +140,17 @@ export class Dispatches {
   async watchCancellations(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await this.#host.wakeups.watch("cancel").until(this.#host.leaseMs, signal);
-      if (this.#running.size > 0 && !signal.aborted) await this.renew();
+      if (this.#running.size > 0 && !signal.aborted) await this.#renew();
     }
+  }
+
+  /** One renewal at a time: those that wait for the same lock would take the pool's connections one by one. */
+  async #beat(): Promise<void> {
+    if (this.#renewing) return;
+    this.#renewing = true;
+    await this.#renew().finally(() => {
+      this.#renewing = false;
+    });
   }
 
   #rest(): void {
@@ -141,16 +158,17 @@ export class Dispatches {
     this.#heartbeat = undefined;
   }
 
-  async #carryOut(intent: ExecutionIntent, signal: AbortSignal, handled: () => void): Promise<Settlement | undefined> {
+  async #carryOut(held: Held, handled: () => void): Promise<Settlement | undefined> {
+    const { intent, signal } = held;
     const commitment = this.#host.commitments.get(intent.workflowKey);
     if (commitment === undefined) return undefined;
     const effect = intent.compensates === null ? intent : await loadIntent(this.#host.database, intent.compensates);
     if (effect === undefined) return undefined;
     const { maxPayloadBytes } = this.#host;
     // failpoint: call.before
-    const settlement = await execute({ intent, effect, commitment, maxPayloadBytes, signal }).finally(handled);
+    const settlement = await execute({ ...held, effect, commitment, maxPayloadBytes }).finally(handled);
     // failpoint: response.after
-    if (signal.aborted && signal.reason !== CANCELLED) return undefined;
+    if (signal.aborted) return undefined;
     await this.#record(settlement);
     return settlement;
   }

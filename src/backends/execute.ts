@@ -8,17 +8,17 @@ import { isPending } from "../pending.ts";
 import { retryDelayMs } from "../retry.ts";
 import { parseWith } from "../schema.ts";
 
-/** One dispatch: the claimed intent, for a compensation the effect that it undoes, and when to stop. */
+/** One dispatch: the claimed intent, for a compensation the effect that it undoes, and what stops it. */
 export interface Dispatch {
   readonly intent: ExecutionIntent;
   readonly effect: ExecutionIntent;
   readonly commitment: AnyCommitment;
   readonly maxPayloadBytes: number;
+  /** Ends it, whether its handler listens or not: the lease is gone, or this process closes. */
   readonly signal: AbortSignal;
+  /** Asks the handler to stop, since its intent was cancelled, and still hears it. */
+  readonly cancelled?: AbortSignal;
 }
-
-/** Aborts the handler's signal with this reason when the intent was cancelled. */
-export const CANCELLED: unique symbol = Symbol("cancelled");
 
 /** The base of a settlement: which lease reports. */
 type Held = Pick<Settlement, "id" | "leaseToken" | "from">;
@@ -63,7 +63,7 @@ async function call({ intent, effect, commitment }: Dispatch, context: HandlerCo
  * is cancelled is heard until its time is over: what it did all the same must be known, to be undone (rule 17).
  */
 export async function withTimeout<Answer>(
-  { intent, commitment, signal }: Pick<Dispatch, "intent" | "commitment" | "signal">,
+  { intent, commitment, signal, cancelled }: Pick<Dispatch, "intent" | "commitment" | "signal" | "cancelled">,
   handler: (context: HandlerContext) => Promise<Answer>,
 ): Promise<Answer> {
   const { timeoutMs } = commitment;
@@ -81,14 +81,11 @@ export async function withTimeout<Answer>(
     },
     Math.min(timeoutMs, LONGEST_TIMER_MS),
   );
-  const stop = AbortSignal.any([signal, late.signal]);
+  const stop = AbortSignal.any([signal, late.signal, ...(cancelled === undefined ? [] : [cancelled])]);
   const aborted = new Promise<never>((_resolve, reject) => {
-    const giveUp = (reason: unknown): void => {
-      if (reason !== CANCELLED) reject(reason);
-    };
     for (const each of [signal, late.signal]) {
-      if (each.aborted) giveUp(each.reason);
-      else each.addEventListener("abort", () => giveUp(each.reason), { once: true });
+      if (each.aborted) reject(each.reason);
+      else each.addEventListener("abort", () => reject(each.reason), { once: true });
     }
   });
   aborted.catch(() => {});
@@ -156,7 +153,7 @@ export function parseOutput(commitment: AnyCommitment, answer: unknown, maxBytes
  * nobody knows whether the effect happened: retried under the same key where the commitment allows
  * that, `unknown` where it is at-most-once (rule 15).
  */
-function failed(held: Held, { intent, commitment, signal }: Dispatch, error: unknown): Settlement {
+function failed(held: Held, { intent, commitment, cancelled }: Dispatch, error: unknown): Settlement {
   const failure = failureOf(error);
   const action = intent.kind === "compensation" ? "compensation.failed" : "intent.failed";
   if (isCountersignError(error) && error.code === "NON_RETRYABLE") {
@@ -167,13 +164,13 @@ function failed(held: Held, { intent, commitment, signal }: Dispatch, error: unk
       ...held,
       status: "unknown",
       action: "intent.unknown",
-      reasonCode: signal.reason === CANCELLED ? "cancelled" : "ambiguous",
+      reasonCode: cancelled?.aborted ? "cancelled" : "ambiguous",
       error: failure,
       delayMs: 0,
     };
   }
   const unreadable = isCountersignError(error) && UNREADABLE.has(error.code);
-  if (signal.reason === CANCELLED && !unreadable) {
+  if (cancelled?.aborted && !unreadable) {
     return { ...held, status: "cancelled", action: "intent.cancelled", reasonCode: "cancelled", error: failure };
   }
   const delayMs = unreadable ? undefined : retryDelayMs(commitment.retry, intent.attempt, Math.random());

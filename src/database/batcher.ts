@@ -1,3 +1,5 @@
+import { isCountersignError } from "../errors.ts";
+
 interface Queued<Item, Result> {
   readonly item: Item;
   resolve(result: Result): void;
@@ -15,7 +17,10 @@ export class Batcher<Item, Result> {
     this.#run = run;
   }
 
-  /** Resolves when the batch that it went with has committed. One that the database refuses fails alone. */
+  /**
+   * Resolves when the batch that it went with has committed. One that the database refuses fails alone;
+   * when the database cannot be used, the whole batch fails, and nobody knows whether it was committed.
+   */
   add(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ item, resolve, reject });
@@ -40,7 +45,9 @@ export class Batcher<Item, Result> {
         queued.resolve(results[index] as Result);
       });
     } catch (error) {
-      if (batch.length === 1) {
+      // The commit may have been made and its answer lost: sent again, what is recorded looks like somebody else's.
+      const inDoubt = isCountersignError(error) && error.code === "DATABASE_UNAVAILABLE";
+      if (batch.length === 1 || inDoubt) {
         for (const queued of batch) queued.reject(error);
         return;
       }

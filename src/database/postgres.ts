@@ -9,6 +9,12 @@ const RECONNECT_MS = 1_000;
 const RETRYABLE = new Set(["40001", "40P01"]);
 const MAX_ATTEMPTS = 3;
 
+/**
+ * A host that freezes or vanishes between two statements keeps its row locks until TCP gives the connection up, hours
+ * later, and whoever wants those rows waits with it. Ours never pause for long: the server ends one that does.
+ */
+const BEGIN = "begin; set local idle_in_transaction_session_timeout = '15s'";
+
 export interface PostgresDatabaseOptions {
   readonly schema: string;
   /** Named prepared statements. Switch off behind pgbouncer in transaction mode. Defaults to true. */
@@ -71,7 +77,7 @@ async function runTransaction<T>(
   };
   client.on("error", onBroken);
   try {
-    await client.query("begin");
+    await client.query(BEGIN);
     const result = await work(queryable(client));
     await client.query("commit");
     return result;

@@ -119,6 +119,7 @@ export async function leaseIdleThread(
   const [row] = await tx.query<ThreadRow>({
     text: `update ${tx.schema}.threads set
         status = 'running', lease_owner = $2, lease_token = lease_token + 1, ended_at = null, error = null,
+        output_type = null, output = null,
         lease_expires_at = ${tx.schema}.clock() + $3 * interval '1 millisecond', updated_at = ${tx.schema}.clock()
       where thread_id = $1 and (status <> 'running' or lease_expires_at < ${tx.schema}.clock())
       returning *`,

@@ -58,6 +58,7 @@ export class Driver {
   #slotFreed: () => void = () => {};
   #stopped = false;
   #heartbeat: NodeJS.Timeout | undefined;
+  #renewing = false;
 
   constructor(input: DriverInput) {
     this.#input = input;
@@ -131,7 +132,7 @@ export class Driver {
       new LeaseLostError({ threadId: thread.thread_id, leaseToken: displaced.thread.lease_token }),
     );
     this.#driving.set(thread.thread_id, { thread, abort, done });
-    this.#heartbeat ??= setInterval(() => void this.#renew(), this.#input.leaseMs / 3).unref();
+    this.#heartbeat ??= setInterval(() => void this.#beat(), this.#input.leaseMs / 3).unref();
     return done;
   }
 
@@ -164,6 +165,15 @@ export class Driver {
       graphs,
       limit,
       ...(threadId === undefined ? {} : { threadId }),
+    });
+  }
+
+  /** One renewal at a time: those that wait for the same lock would take the pool's connections one by one. */
+  async #beat(): Promise<void> {
+    if (this.#renewing) return;
+    this.#renewing = true;
+    await this.#renew().finally(() => {
+      this.#renewing = false;
     });
   }
 

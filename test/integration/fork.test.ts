@@ -73,6 +73,19 @@ describe("a fork that fails", () => {
 });
 
 describe("a fork", () => {
+  it("of a thread that has completed has no output until its new branch ends", async () => {
+    const graph = asking();
+    await using cs = await open(graph);
+    const { threadId } = await cs.start(graph, { log: [] });
+    for (const intent of await cs.pending({ threadId })) await approve(cs, intent);
+    expect(await cs.drive(threadId)).toBe("completed");
+
+    await cs.fork(threadId, { checkpointId: await firstCheckpoint(cs, threadId) });
+
+    expect(await cs.drive(threadId)).toBe("waiting");
+    expect(await threadRow(threadId)).toMatchObject({ output: null, output_type: null });
+  });
+
   it("goes on from tasks that the given values fan out to", async () => {
     const Lists = Annotation.Root({ words: Annotation<string[]>, log: Log.spec.log });
     const graph = defineGraph({

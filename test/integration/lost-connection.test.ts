@@ -33,6 +33,61 @@ it("a connection that breaks between two statements fails its transaction, not t
   await database.close();
 });
 
+it("a transaction whose host falls silent loses its locks, and is told that the database gave it up", async () => {
+  const database = postgresDatabase(url, { schema: "countersign" });
+  const transaction = database.transaction(async (tx) => {
+    const limit = "idle_in_transaction_session_timeout";
+    expect(await tx.query({ text: `show ${limit}` })).toEqual([{ [limit]: "15s" }]);
+    await tx.query({ text: `set local ${limit} = '50ms'` });
+    await tx.query({ text: "select pg_advisory_xact_lock(4711)" });
+    // Nothing is said until somebody else has the lock.
+    await pool.query("select pg_advisory_xact_lock(4711)");
+    await tx.query({ text: "select 1" });
+  });
+  await expect(transaction).rejects.toMatchObject({ code: "DATABASE_UNAVAILABLE" });
+  await database.close();
+});
+
+it("leaves no time limit on a connection that goes back to the application's pool", async () => {
+  const one = new pg.Pool({ connectionString: url, max: 1 });
+  const database = postgresDatabase(one, { schema: "countersign" });
+  const limit = { text: "show idle_in_transaction_session_timeout" };
+  const before = await database.query(limit);
+  const within = await database.transaction((tx) => tx.query(limit));
+  expect(await database.query(limit)).toEqual(before);
+  expect(within).not.toEqual(before);
+  await one.end();
+});
+
+it("starts whose commit was answered to nobody are in doubt, not refused as if somebody else had their ids", async () => {
+  let answering: Socket | undefined;
+  class DeafClient extends pg.Client {
+    // biome-ignore lint/suspicious/noExplicitAny: `query` has nine overloads; every call passes through as it came
+    override query(...args: any[]): any {
+      // biome-ignore lint/suspicious/noExplicitAny: see above
+      const sent = (super.query as any)(...args);
+      if (answering === undefined && String(args[0]?.text ?? args[0]).includes("insert into countersign.threads")) {
+        answering = (this as unknown as { connection: { stream: Socket } }).connection.stream.pause();
+      }
+      return sent;
+    }
+  }
+  const deaf = new pg.Pool({ connectionString: url, Client: DeafClient });
+  deaf.on("error", () => {});
+  const graph = graphOf(effect({ execute: async () => ({ ref: "sent" }) }));
+  const cs = await countersign({ database: deaf, graphs: [graph], backend: postgres(), onError: () => {} });
+  const threadIds = ["deaf-1", "deaf-2"];
+  const starts = Promise.allSettled(threadIds.map((threadId) => cs.start(graph, { n: 1 }, { threadId })));
+  const recorded = "select from countersign.threads where thread_id = any($1)";
+  await expect.poll(async () => (await pool.query(recorded, [threadIds])).rowCount).toBe(2);
+  answering?.destroy();
+
+  const codes = (await starts).map((end) => end.status === "rejected" && end.reason.code);
+  expect(codes).toEqual(["DATABASE_UNAVAILABLE", "DATABASE_UNAVAILABLE"]);
+  await cs.close();
+  await deaf.end();
+});
+
 it("a checkpoint that cannot be read because the connection broke does not fail its thread", async () => {
   let breakNext = false;
   class BreakingClient extends pg.Client {

@@ -478,6 +478,35 @@ it("tells a handler when its own process takes its intent over, and keeps sight 
   for (const error of errors.splice(0)) expect(error).toMatchObject({ code: "LEASE_LOST" });
 });
 
+it("closes at once, and leaves to its lease what was cancelled and does not listen", async () => {
+  const running = gate();
+  const told = gate();
+  const deaf = effect({
+    timeoutMs: 3_600_000,
+    execute: async (_input, { signal }) => {
+      signal.addEventListener("abort", () => void told.pass());
+      await running.pass();
+      return { ref: "late" };
+    },
+  });
+  const graph = graphOf(deaf);
+  const cs = await open([graph]);
+  await using other = await open([graph]);
+  const working = cs.work({ signal: new AbortController().signal });
+  const { threadId } = await cs.start(graph, { n: 1 });
+  await running.reached();
+  await other.cancel(threadId, { by: MIA });
+  await told.reached();
+
+  await cs.close({ timeoutMs: 0 });
+  await working;
+  expect(await only(other.intents(threadId))).toMatchObject({ status: "dispatched", attempt: 1 });
+
+  await later(PAST_LEASE_MS);
+  await other.work({ until: "idle" });
+  expect(await only(other.intents(threadId))).toMatchObject({ status: "cancelled", attempt: 1 });
+});
+
 it("wakes a working process by notification, however seldom it polls", async () => {
   const called = gate();
   const fine = noting(called);

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { CANCELLED, execute } from "../../src/backends/execute.ts";
+import { type Dispatch, execute } from "../../src/backends/execute.ts";
 import { decide, type RecordedDecision } from "../../src/decision.ts";
 import { digestOf } from "../../src/digest.ts";
 import { CountersignError, NonRetryableError } from "../../src/errors.ts";
@@ -58,11 +58,11 @@ export function digestOfPayload(commitment: Pick<AnyCommitment, "name" | "versio
   return digestOf({ commitment: commitment.name, version: commitment.version, payload: { n } });
 }
 
-/** The signal of a worker: one that has heard of a cancellation, or one that has not. */
-export function workerSignal(heard: boolean): AbortSignal {
-  const abort = new AbortController();
-  if (heard) abort.abort(CANCELLED);
-  return abort.signal;
+/** The signals of a worker: one that has heard of a cancellation, or one that has not. */
+export function workerSignals(heard: boolean): Required<Pick<Dispatch, "signal" | "cancelled">> {
+  const cancel = new AbortController();
+  if (heard) cancel.abort();
+  return { signal: new AbortController().signal, cancelled: cancel.signal };
 }
 
 const NOW = new Date(1_000);
@@ -118,13 +118,12 @@ export class CoreLife {
   async settle(answer: Answer, heard: boolean): Promise<ExecutionIntent["status"]> {
     this.#script(answer);
     const { intent } = this;
-    const signal = workerSignal(heard);
     const settlement = await execute({
       intent,
       effect: intent,
       commitment: this.#commitment,
       maxPayloadBytes: 1_000,
-      signal,
+      ...workerSignals(heard),
     });
     return settlement.status;
   }

@@ -10,7 +10,7 @@ import { expireIntents } from "../../src/database/sweep.ts";
 import { type AnyCommitment, type ExecutionIntent, isCountersignError } from "../../src/index.ts";
 import { requirementOf } from "../../src/policy.ts";
 import { recordDecision } from "../../src/runtime/decide.ts";
-import { digestOfPayload, scripted, workerSignal } from "./core-life.ts";
+import { digestOfPayload, scripted, workerSignals } from "./core-life.ts";
 import { type Answer, type Birth, type Command, PEOPLE, PROPOSER } from "./intent-model.ts";
 
 /** One life on the database: a thread with one intent, of a kind of its own. */
@@ -90,8 +90,8 @@ export class DatabaseLives {
       life.script(command.answer);
       // Late is who held it before this one, if there was anybody.
       const intent = command.do === "settle" ? claimed : { ...claimed, leaseToken: claimed.leaseToken - 1 };
-      const signal = workerSignal(command.do === "settle" && command.heard && cancelled.has(life.id));
-      settlements.push(await execute({ intent, effect: intent, commitment, maxPayloadBytes: 1_000, signal }));
+      const signals = workerSignals(command.do === "settle" && command.heard && cancelled.has(life.id));
+      settlements.push(await execute({ intent, effect: intent, commitment, maxPayloadBytes: 1_000, ...signals }));
     }
     await settleIntents(this.#db, { backend: BACKEND, worker: "worker-1", settlements });
   }
