@@ -39,9 +39,11 @@ async function ask(core: CoreLife, model: IntentModel, command: Command): Promis
       return core.decide(command) ?? "refused";
     case "settle": {
       if (model.status !== "dispatched") return undefined;
-      const status = await core.settle(command.answer, command.heard && model.cancelRequested);
-      // The row knows of a cancellation that the worker has not heard of: it is not tried again, nor waited for.
-      return model.cancelRequested && (status === "runnable" || status === "awaiting_external") ? "cancelled" : status;
+      const { status, reasonCode } = await core.settle(command.answer, command.heard && model.cancelRequested);
+      // The row knows of a cancellation that the worker has not heard of: it is not tried again, nor waited for, and
+      // without an answer it is possibly done.
+      const isGivenUp = status === "runnable" || status === "awaiting_external" || reasonCode === "attempts_spent";
+      return model.cancelRequested && isGivenUp ? "cancelled" : status;
     }
     default:
       return undefined;

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type Dispatch, execute } from "../../src/backends/execute.ts";
+import type { Settlement } from "../../src/database/claims.ts";
 import { decide, type RecordedDecision } from "../../src/decision.ts";
 import { digestOf } from "../../src/digest.ts";
 import { CountersignError, NonRetryableError } from "../../src/errors.ts";
@@ -115,17 +116,16 @@ export class CoreLife {
   }
 
   /** What `execute()` says of one dispatch. */
-  async settle(answer: Answer, heard: boolean): Promise<ExecutionIntent["status"]> {
+  async settle(answer: Answer, heard: boolean): Promise<Settlement> {
     this.#script(answer);
     const { intent } = this;
-    const settlement = await execute({
+    return execute({
       intent,
       effect: intent,
       commitment: this.#commitment,
       maxPayloadBytes: 1_000,
       ...workerSignals(heard),
     });
-    return settlement.status;
   }
 
   /** A replay asks people anew. */

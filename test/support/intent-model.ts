@@ -134,7 +134,7 @@ export class IntentModel {
         this.attempt++;
         return this.#become("dispatched");
       case "settle":
-        return this.status === "dispatched" && this.#settle(command.answer, command.heard);
+        return this.status === "dispatched" && this.#settle(command.answer);
       case "settle late":
         return false;
       case "crash":
@@ -188,7 +188,7 @@ export class IntentModel {
     return people.some((a) => people.some((b) => a !== b && is(a, "head") && is(b, "legal", "finance")));
   }
 
-  #settle(answer: Answer, heard: boolean): boolean {
+  #settle(answer: Answer): boolean {
     const once = this.birth.semantics === "at-most-once";
     switch (answer) {
       case "done":
@@ -198,13 +198,12 @@ export class IntentModel {
       case "pending":
         return this.#become(this.cancelRequested ? "cancelled" : "awaiting_external");
       case "unreadable":
-        return this.#become(once ? "unknown" : "failed");
+        return this.#become(once ? "unknown" : this.cancelRequested ? "cancelled" : "failed");
       case "error":
         if (once) return this.#become("unknown");
-        // What it did all the same is believed above; that it gave up is no failure.
-        if (this.cancelRequested && heard) return this.#become("cancelled");
-        if (this.attempt >= this.birth.maxAttempts) return this.#become("failed");
-        return this.#become(this.cancelRequested ? "cancelled" : "runnable");
+        // What it did all the same is believed above; that nobody knows of more is no failure, but possibly done.
+        if (this.cancelRequested) return this.#become("cancelled");
+        return this.#become(this.attempt >= this.birth.maxAttempts ? "failed" : "runnable");
     }
   }
 
