@@ -30,7 +30,7 @@ import {
 import { setUp } from "./setup.ts";
 import { keepable, proposalsOf } from "./task-writes.ts";
 import { WriteBatcher, type WriteTicket } from "./write-batcher.ts";
-import type { BlobRow, WriteCall, WriteRow } from "./write-call.ts";
+import { blobRow, callOf, type WriteCall, writeRow } from "./write-call.ts";
 import { type CheckpointPlace, WriteOrder } from "./write-order.ts";
 
 export interface CountersignSaverOptions {
@@ -284,28 +284,4 @@ function assertConfigured(config: RunnableConfig, ...keys: readonly string[]): v
       remedy: "Invoke the graph with { configurable: { thread_id } }.",
     });
   }
-}
-
-function callOf(threadId: string, drive: Drive | undefined, parts: Partial<WriteCall>): WriteCall {
-  const leaseToken = drive?.leaseToken ?? null;
-  return { threadId, leaseToken, drive, writes: [], blobs: [], checkpoints: [], proposals: [], ...parts };
-}
-
-function writeRow(row: readonly unknown[]): WriteRow {
-  const [, ns, checkpointId, taskId, idx, channel, type, blob] = row as [
-    string,
-    string,
-    string,
-    string,
-    number,
-    string,
-    string,
-    Uint8Array,
-  ];
-  return { ns, checkpointId, taskId, idx, channel, type, blob };
-}
-
-function blobRow(row: readonly unknown[]): BlobRow {
-  const [, ns, channel, version, type, blob] = row as [string, string, string, string, string, Uint8Array | undefined];
-  return { ns, channel, version, type, blob };
 }

@@ -42,3 +42,30 @@ export interface WriteCall {
   readonly checkpoints: readonly CheckpointRow[];
   readonly proposals: readonly IntentProposal[];
 }
+
+/** A call under the lease of its drive, if it has one. */
+export function callOf(threadId: string, drive: Drive | undefined, parts: Partial<WriteCall>): WriteCall {
+  const leaseToken = drive?.leaseToken ?? null;
+  return { threadId, leaseToken, drive, writes: [], blobs: [], checkpoints: [], proposals: [], ...parts };
+}
+
+/** From a row as `PostgresSaver` dumps it. */
+export function writeRow(row: readonly unknown[]): WriteRow {
+  const [, ns, checkpointId, taskId, idx, channel, type, blob] = row as [
+    string,
+    string,
+    string,
+    string,
+    number,
+    string,
+    string,
+    Uint8Array,
+  ];
+  return { ns, checkpointId, taskId, idx, channel, type, blob };
+}
+
+/** From a row as `PostgresSaver` dumps it. */
+export function blobRow(row: readonly unknown[]): BlobRow {
+  const [, ns, channel, version, type, blob] = row as [string, string, string, string, string, Uint8Array | undefined];
+  return { ns, channel, version, type, blob };
+}

@@ -6,9 +6,6 @@ export type {
   AnyCommitment,
   Commitment,
   CommitmentDefinition,
-  HandlerContext,
-  PollResult,
-  Reconciliation,
 } from "./commitment.ts";
 export { defineCommitment } from "./commitment.ts";
 export type { DatabaseSource } from "./database/client.ts";
@@ -18,6 +15,7 @@ export type { ErrorCode, ErrorFacts } from "./errors.ts";
 export { CountersignError, isCountersignError, NonRetryableError } from "./errors.ts";
 export type { AnyGraph, Durability, Graph, GraphDefinition, GraphDependencies, GraphSource } from "./graph.ts";
 export { defineGraph } from "./graph.ts";
+export type { HandlerContext, PollResult, Reconciliation } from "./handlers.ts";
 export type { ExecutionIntent, IntentFailure, IntentKind, IntentStatus } from "./intent.ts";
 export type { Json } from "./json.ts";
 export { isWait } from "./langgraph.ts";

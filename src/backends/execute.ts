@@ -1,7 +1,8 @@
-import type { AnyCommitment, HandlerContext } from "../commitment.ts";
+import type { AnyCommitment } from "../commitment.ts";
 import type { Settlement } from "../database/claims.ts";
 import { digestOf } from "../digest.ts";
 import { type CountersignError, HandlerError, isCountersignError } from "../errors.ts";
+import type { HandlerContext } from "../handlers.ts";
 import type { ExecutionIntent, IntentFailure } from "../intent.ts";
 import { type Json, toJson } from "../json.ts";
 import { isPending } from "../pending.ts";

@@ -1,7 +1,8 @@
 import { toLine } from "../arguments.ts";
 import type { BackendHost } from "../backend.ts";
 import type { AnyCommitment } from "../commitment.ts";
-import { releaseInquiry, type Settlement } from "../database/claims.ts";
+import type { Settlement } from "../database/claims.ts";
+import { releaseInquiry } from "../database/inquiries.ts";
 import type { ExecutionIntent } from "../intent.ts";
 import { toJson } from "../json.ts";
 import { retryDelayMs } from "../retry.ts";

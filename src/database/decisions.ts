@@ -129,6 +129,7 @@ export async function cancelIntents(
   tx: Queryable,
   input: { readonly ids: readonly string[]; readonly by: string; readonly byType: string; readonly reasonCode: string },
 ): Promise<string[]> {
+  if (input.ids.length === 0) return [];
   const rows = await tx.query<{ id: string; ended: boolean }>({
     text: `with open as (
         select id, status = 'dispatched' as runs from ${tx.schema}.execution_intents

@@ -27,13 +27,23 @@ export async function expireIntents(tx: Queryable): Promise<number> {
   const groups = new Set(expired.map((row) => row.group_id));
   const ids = locked.filter((row) => row.group_id !== null && groups.has(row.group_id)).map(({ id }) => id);
   const by = { by: "countersign", byType: "automated_workflow", reasonCode: "sibling_expired" };
-  const cancelled = ids.length === 0 ? [] : await cancelIntents(tx, { ids, ...by });
+  const cancelled = await cancelIntents(tx, { ids, ...by });
   return expired.length + cancelled.length;
 }
 
 interface Grouped {
   readonly id: string;
   readonly group_id: string | null;
+}
+
+/** Whether anything has waited too long: mostly a sweep is about something else, and needs no transaction for this. */
+export async function isAnyOverdue(db: Queryable): Promise<boolean> {
+  const rows = await db.query({
+    name: `${db.schema}.overdue`,
+    text: `select from ${db.schema}.execution_intents
+           where status in ('awaiting_decision', 'awaiting_external') and expires_at <= ${db.schema}.clock() limit 1`,
+  });
+  return rows.length > 0;
 }
 
 /** Locks what looks overdue, and all siblings of it, whatever their state: none of them moves meanwhile. */

@@ -9,7 +9,7 @@ import {
   settleThreadCompensation,
 } from "../database/compensation.ts";
 import { cancelIntents } from "../database/decisions.ts";
-import { endTimers, expireIntents, nextDueInMs } from "../database/sweep.ts";
+import { endTimers, expireIntents, isAnyOverdue, nextDueInMs } from "../database/sweep.ts";
 import type { Wakeups } from "../database/wakeups.ts";
 
 export interface SweeperInput {
@@ -56,7 +56,8 @@ export class Sweeper {
   /** One round; returns how much it changed. */
   async tick(): Promise<number> {
     const { database, onError } = this.#input;
-    let changed = (await database.transaction(expireIntents)) + (await endTimers(database));
+    const expired = (await isAnyOverdue(database)) ? await database.transaction(expireIntents) : 0;
+    let changed = expired + (await endTimers(database));
     for (const threadId of await loadThreadsToCompensate(database, LIMIT)) {
       try {
         changed += await database.transaction((tx) => compensateThread(tx, threadId));

@@ -211,6 +211,29 @@ it("aborts a node whose thread another process has taken over", async () => {
   await vi.waitFor(() => expect(reason).toMatchObject({ code: "LEASE_LOST" }));
 });
 
+it("aborts a node whose thread its own process has taken over, as after a long pause", async () => {
+  const reasons: unknown[] = [];
+  const started = gate();
+  let drives = 0;
+  const graph = stepsOf({
+    slow: async ({ signal }) => {
+      if (++drives > 1) return "second drive";
+      void started.pass();
+      await new Promise<void>((resolve) => signal?.addEventListener("abort", () => resolve()));
+      reasons.push(signal?.reason);
+    },
+  });
+  await using cs = await open([graph]);
+  const threadId = uniqueName("thread");
+  const starting = cs.start(graph, NOTHING, { threadId });
+  await started.reached();
+  await later(PAST_LEASE_MS);
+  await cs.work({ until: "idle" });
+  await starting;
+  expect(reasons).toMatchObject([{ code: "LEASE_LOST" }]);
+  expect(await stepsTaken(cs, threadId)).toEqual(["second drive"]);
+});
+
 it("goes on from the step that failed, once its cause is mended and somebody asks for that", async () => {
   const calls: string[] = [];
   let mended = false;

@@ -128,10 +128,24 @@ it("writes nothing of a task whose own checkpoint was refused, until another run
   expect(await channelsOf(pool, "orphan")).toEqual(["left"]);
 });
 
+it("keeps the writes of the lease that stands, whatever a stale one asks for in the same statement (G7)", async () => {
+  const saver = new CountersignSaver(pool);
+  const valid = await leased("two-leases");
+  const late = await leased("two-leases", { staleBy: 1 });
+  const stale = { configurable: { ...valid.configurable, [DRIVE_KEY]: late.configurable[DRIVE_KEY] } };
+  statements.length = 0;
+  const refused = saver.putWrites(stale, [["left", "stale"]], "task-1");
+  const written = saver.putWrites(valid, [["left", "valid"]], "task-1");
+  await expect(refused).rejects.toMatchObject({ code: "LEASE_LOST" });
+  await written;
+  expect(statements).toHaveLength(1);
+  expect(await channelsOf(pool, "two-leases")).toEqual(["left"]);
+});
+
 const noop = durable("noop", builder());
 
 /** The config of a drive that holds a new thread's lease. */
-async function leased(threadId: string) {
+async function leased(threadId: string, { staleBy = 0 } = {}) {
   const thread: NewThread = {
     threadId,
     tenant: "default",
@@ -150,7 +164,7 @@ async function leased(threadId: string) {
     lease: { owner: "test", leaseMs: 30_000 },
   };
   const [row] = await insertThreads(postgresDatabase(pool, { schema: "countersign" }), [thread]);
-  const leaseToken = row?.lease_token ?? 0;
+  const leaseToken = (row?.lease_token ?? 1) - staleBy;
   const drive = new Drive({
     graph: noop,
     threadId,

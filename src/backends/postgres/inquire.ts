@@ -1,5 +1,5 @@
 import type { BackendHost } from "../../backend.ts";
-import { leaseInquiries } from "../../database/claims.ts";
+import { leaseInquiries } from "../../database/inquiries.ts";
 import { ask, type Inquiry, inquirable } from "../inquiry.ts";
 
 /** Inquiries per round and kind of question. */

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { BackendHost, BackendWorker } from "../../backend.ts";
-import { claimIntents, type NextWork, nextWork, rescueIntents, type Settlement } from "../../database/claims.ts";
+import { claimIntents, rescueIntents, type Settlement } from "../../database/claims.ts";
+import { type NextWork, nextWork } from "../../database/next-work.ts";
 import type { ExecutionIntent } from "../../intent.ts";
 import { Dispatches } from "../dispatches.ts";
 import { inquirable } from "../inquiry.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import type { Reconciliation } from "../../commitment.ts";
 import { NonRetryableError } from "../../errors.ts";
+import type { Reconciliation } from "../../handlers.ts";
 import {
   type Answered,
   type BackendCase,
