@@ -39,7 +39,7 @@ interface Grouped {
 /** Whether anything has waited too long: mostly a sweep is about something else, and needs no transaction for this. */
 export async function isAnyOverdue(db: Queryable): Promise<boolean> {
   const rows = await db.query({
-    name: `${db.schema}.overdue`,
+    name: `${db.schema}.any_overdue`,
     text: `select from ${db.schema}.execution_intents
            where status in ('awaiting_decision', 'awaiting_external') and expires_at <= ${db.schema}.clock() limit 1`,
   });
